@@ -1,0 +1,59 @@
+"""Where things are on a node (spec §7.4).
+
+The only module that spells a path. Everything else receives a `Paths`; tests give one below a temporary folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The three roots of a node: programs and configuration, what lasts, what ends with the power."""
+
+    safe: Path = Path("/opt/safekit")
+    var: Path = Path("/var/safekit")
+    run: Path = Path("/run/safekit")
+
+    @property
+    def api_socket(self) -> Path:
+        """The local API of `safekitd`."""
+        return self.run / "safekitd.sock"
+
+    @property
+    def pulse_socket(self) -> Path:
+        """Where `safekitd` speaks to `safekit-pulse`."""
+        return self.run / "pulse.sock"
+
+    @property
+    def pulse_state(self) -> Path:
+        """What `safekit-pulse` goes on with after a restart of its own."""
+        return self.run / "pulse.json"
+
+    @property
+    def cluster(self) -> Path:
+        """`cluster.xml` and `cluster.key`."""
+        return self.var / "cluster"
+
+    @property
+    def command_log(self) -> Path:
+        """The node's command log (SQLite)."""
+        return self.var / "log.db"
+
+    def module(self, name: str) -> Path:
+        """The edited tree of a module: `conf/`, `bin/`, `web/`."""
+        return self.safe / "modules" / name
+
+    def active(self, name: str) -> Path:
+        """The applied tree of a module (SAFEUSERBIN and SAFEUSERCONF are below it)."""
+        return self.safe / "private" / "modules" / name
+
+    def module_var(self, name: str) -> Path:
+        """What a module keeps (SAFEUSERVAR): records, logs, resources."""
+        return self.var / "modules" / name
+
+    def module_run(self, name: str) -> Path:
+        """What a module knows until the next power-off."""
+        return self.run / "modules" / name
