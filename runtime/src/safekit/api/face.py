@@ -1,8 +1,9 @@
 """What the API asks of a node: one async method per operation, frozen values as answers, one exception for a refusal.
 
-`node.py` implements `NodeFace`; the API (and a test) needs nothing else of the node. Nothing here knows HTTP, save the
-status that belongs to each error code. A method answers or raises `FaceError` (or `safekit.config.ConfigError`, which the API
-answers with status 422 and its fields); any other exception is a defect and becomes `internal`. Every date is UTC.
+`node.py` implements `NodeFace`; the API (and a test) needs nothing else of the node. Nothing here knows HTTP, save
+the status that belongs to each error code. A method answers or raises `FaceError` (or `safekit.config.ConfigError`,
+which the API answers with status 422 and its fields); any other exception is a defect and becomes `internal`. Every
+date is UTC.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ERRORS: Mapping[str, tuple[int, str]] = {
     "request.method": (405, "The path exists, but not with this HTTP method."),
     "module.unknown": (404, "No module of this name is installed on this node."),
     "module.id_used": (409, "Another module of this node already has the id."),
-    "module.not_configured": (409, "The module is installed, but its configuration was never applied: `safekit config -m AM`."),
+    "module.not_configured": (409, "The module was installed, but never configured: `safekit config -m AM`."),
     "module.running": (409, "The module must be stopped first: `safekit stop -m AM`."),
     "cluster.not_configured": (409, "The node belongs to no cluster yet: `safekit cluster config FILE`."),
     "cluster.locked": (409, "The cluster configuration is locked: `safekit cluster config FILE unlock`."),
@@ -38,11 +39,17 @@ ERRORS: Mapping[str, tuple[int, str]] = {
     "node.stopping": (503, "safekitd is stopping."),
     "internal": (500, "A defect: the journal of safekitd.service has the details."),
 }
-"""Every error code that a node or the API itself may answer, its HTTP status and its meaning. `config.*` come from ConfigError."""
+"""Every error code that a node or the API itself may answer, its HTTP status and its meaning.
+
+`config.*` come from ConfigError.
+"""
 
 
 class FaceError(Exception):
-    """The node says no. `code` is stable (see `ERRORS`), `message` is one clear sentence, `facts` go into the answer as fields."""
+    """The node says no.
+
+    `code` is stable (see `ERRORS`), `message` is one clear sentence, `facts` go into the answer as fields.
+    """
 
     def __init__(self, code: str, message: str, http_status: int | None = None, **facts: object) -> None:
         super().__init__(message)
@@ -54,7 +61,9 @@ class FaceError(Exception):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: the peer of the socket as the kernel names it, and the `identity` of an automatic caller (`-i`), if any."""
+    """Who asks: the peer of the socket as the kernel names it, and the `identity` of an automatic caller (`-i`), if
+    any.
+    """
 
     user: str
     uid: int
@@ -64,7 +73,10 @@ class Caller:
 
 @dataclass(frozen=True)
 class NodeInfo:
-    """`GET /node`. `name` is the node's name in cluster.xml, None before the cluster is configured; `uptime_s` the daemon's."""
+    """`GET /node`.
+
+    `name` is the node's name in cluster.xml, None before the cluster is configured; `uptime_s` the daemon's.
+    """
 
     name: str | None
     hostname: str
@@ -161,9 +173,9 @@ class Progress:
 class StateInfo:
     """The state of a module on this node (spec §4.1, §5.1).
 
-    state: one of `STATES`; substate: one of `SUBSTATES`; since: when this state and substate began; reason: why, in words;
-    detail: `uptodate`, `not uptodate`, `50%`, a rule's name …; remote_state: `PRIM Ready` … or `UNKNOWN` (mirror);
-    waiting_for: what a WAIT(NotReady) waits for; automatic_failover: `ready`, or why it would not happen.
+    state: one of `STATES`; substate: one of `SUBSTATES`; since: when this state and substate began; reason: why, in
+    words; detail: `uptodate`, `not uptodate`, `50%`, a rule's name …; remote_state: `PRIM Ready` … or `UNKNOWN`
+    (mirror); waiting_for: what a WAIT(NotReady) waits for; automatic_failover: `ready`, or why it would not happen.
     """
 
     state: str
@@ -179,7 +191,10 @@ class StateInfo:
 
 @dataclass(frozen=True)
 class ModuleInfo:
-    """`GET /modules/{am}`. `signature` and `date`: of the applied configuration; `edited_signature`: of the edited tree."""
+    """`GET /modules/{am}`.
+
+    `signature` and `date`: of the applied configuration; `edited_signature`: of the edited tree.
+    """
 
     name: str
     id: int
@@ -196,7 +211,9 @@ class ModuleInfo:
 
 @dataclass(frozen=True)
 class ActionOptions:
-    """Options of `prim`/`second` (fullsync) and `swap` (nosync); the node refuses an option that the action does not know."""
+    """Options of `prim`/`second` (fullsync) and `swap` (nosync); the node refuses an option that the action does not
+    know.
+    """
 
     fullsync: bool = False
     nosync: bool = False
@@ -204,7 +221,10 @@ class ActionOptions:
 
 @dataclass(frozen=True)
 class ActionAccepted:
-    """An action was accepted and goes on by itself. `changed` is False when the module already is what was asked for."""
+    """An action was accepted and goes on by itself.
+
+    `changed` is False when the module already is what was asked for.
+    """
 
     changed: bool
     state: StateInfo
@@ -212,7 +232,10 @@ class ActionAccepted:
 
 
 class NodeFace(Protocol):
-    """One node, as the API sees it. `am` is always a module's name; `check=True` says what would be done and does nothing."""
+    """One node, as the API sees it.
+
+    `am` is always a module's name; `check=True` says what would be done and does nothing.
+    """
 
     async def node_info(self) -> NodeInfo:
         """Who this node is."""
@@ -223,7 +246,10 @@ class NodeFace(Protocol):
     async def cluster_apply(
         self, xml: str, key: bytes | None, check: bool, lock: Literal["lock", "unlock"] | None
     ) -> Applied:
-        """Apply cluster.xml. `key` None keeps the present key or makes one; `lock` refuses later configurations until `unlock`."""
+        """Apply cluster.xml.
+
+        `key` None keeps the present key or makes one; `lock` refuses later configurations until `unlock`.
+        """
 
     async def cluster_key(self) -> bytes | None:
         """The cluster key, None when there is none."""
@@ -247,7 +273,8 @@ class NodeFace(Protocol):
         """One installed module."""
 
     async def module_install(self, am: str, package: bytes, id: int | None, check: bool, replace: bool) -> Installed:
-        """Put the tree of a `.safe` package in place as the edited tree (`replace` allows an existing module to be replaced).
+        """Put the tree of a `.safe` package in place as the edited tree (`replace` allows an existing module to be
+        replaced).
 
         `id` None: the present id, or the next free one.
         """
@@ -271,25 +298,34 @@ class NodeFace(Protocol):
         """Start the module when the node boots, or not (`safekit boot`); False if it already was so."""
 
     async def module_action(self, am: str, action: Action, caller: Caller, options: ActionOptions) -> ActionAccepted:
-        """Ask for an action. `caller.identity` set: automatic caller, counted by maxloop; None: a person, resets it (spec §6.1)."""
+        """Ask for an action.
+
+        `caller.identity` set: automatic caller, counted by maxloop; None: a person, resets it (spec §6.1).
+        """
 
     async def module_state(self, am: str) -> StateInfo:
         """The state of the module, also of one that is not configured."""
 
     async def module_wait(self, am: str, states: frozenset[str], substate: str | None, timeout: float) -> StateInfo:
-        """Wait until the module is in one of `states` (and `substate`, if given); FaceError `wait.timeout` after `timeout` s."""
+        """Wait until the module is in one of `states` (and `substate`, if given); FaceError `wait.timeout` after
+        `timeout` s.
+        """
 
     async def resources(self, am: str) -> tuple[ResourceValue, ...]:
         """Every resource of the module, by name."""
 
     async def resource_history(self, am: str, name: str, lines: int) -> tuple[ResourceValue, ...]:
-        """The last `lines` values of a resource, newest first (the first is the present value); FaceError `resource.unknown`."""
+        """The last `lines` values of a resource, newest first (the first is the present value); FaceError
+        `resource.unknown`.
+        """
 
     async def set_resource(self, am: str, name: str, value: str, identity: str | None) -> bool:
         """Give a resource a value; False if it already had it."""
 
     async def log(self, am: str, lines: int, verbose: bool, after: int | None, wait: float) -> tuple[LogEntry, ...]:
-        """The last `lines` entries, oldest first; with `after`, those newer than that id, awaited for at most `wait` seconds."""
+        """The last `lines` entries, oldest first; with `after`, those newer than that id, awaited for at most `wait`
+        seconds.
+        """
 
     async def add_log(self, am: str, level: Literal["I", "E"], message: str, origin: str) -> None:
         """`safekit printi` / `printe`: a script speaks in the module log."""

@@ -43,8 +43,8 @@ class ResourceValue:
 class CommandEntry:
     """One line of the node's command log (spec §11.3).
 
-    `phase` is START (message: the arguments), END (message: the return code and what was wrong) or EVENT (something that
-    nobody asked for). The two lines of one command share `command`.
+    `phase` is START (message: the arguments), END (message: the return code and what was wrong) or EVENT (something
+    that nobody asked for). The two lines of one command share `command`.
     """
 
     id: int
