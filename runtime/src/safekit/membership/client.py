@@ -1,0 +1,1 @@
+"""The asyncio client of `safekit-pulse`, for `safekitd`."""
