@@ -1,0 +1,32 @@
+"""Virtual addresses: taken, announced, filtered, released (spec §3.5, §5.3, §5.4; `docs/architecture.md`).
+
+Synchronous and quick (milliseconds; `nft` takes tens): `module.py` calls them in a thread. Each may be repeated at any time.
+All raise `VipError(code, message, facts)` and then have changed nothing.
+
+Mirror (`mirror.py`):
+    vip = MirrorVip(module, addresses: tuple[VirtualAddress, ...], run: Path)      # run = Paths.module_run(module)
+    vip.plan() -> tuple[Placement, ...]         where each address goes; raises; touches nothing
+    vip.take() -> None                          adds all or none, announces once
+    vip.held() -> bool                          every address is there and ours
+    vip.release(tcpreset: bool) -> Released     resets connections, removes only what we added
+    await vip.keep_announcing()                 repeats after 1, 2, 4 s, then arpreroute's period; ends by itself or when cancelled
+
+Farm (`farm.py`):
+    vip = FarmVip(module, service: FarmService, node: str, identity: str, run: Path)   # identity: the same text on every node
+    vip.plan() -> tuple[Placement, ...]
+    vip.macs() -> dict[str, str]                this node's part of the membership payload (JSON-ready)
+    vip.up(view: Mapping[str, Member]) -> None  filter, then addresses, then announcement; the view holds this node too
+    vip.update(view) -> bool                    True: the kernel was changed; False: nothing to write. Also repairs what a stranger removed
+    vip.down(tcpreset: bool) -> Released        connections, addresses, then filter
+    vip.held() -> bool                          every address is there and the filter is in force
+    vip.shares() -> dict[str, Share]            this node, per group ("web" -> Share(1366, 33.3)); zero before `up`
+    vip.owners() -> dict[str, dict[str, int]]   group -> node -> buckets, for the console
+    vip.counters() -> dict[str, int]            packets: local, taken, second_chance, refused, forwarded_NODE
+    await vip.keep_announcing()                 as above; start it anew after each `up` and `update`
+
+From the configuration (`from_config.py`):
+    mirror_addresses(vip) -> tuple[VirtualAddress, ...]      farm_service(vip) -> FarmService
+
+After a restart of `safekitd` build the same object and call `take()` or `up(view)` again: what is right is left alone, nothing is
+announced as lost, no connection is touched. `release` and `down` work on a fresh object too.
+"""
