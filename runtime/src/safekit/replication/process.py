@@ -1,0 +1,133 @@
+"""Starts and stops the data plane's process: through systemd where it is PID 1, directly elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from safekit.replication.client import DataPlane
+from safekit.replication.events import DataPlaneError, DataPlaneGone
+from safekit.replication.units import UNIT_NAME
+
+DEFAULT_BINARY: Final = Path("/opt/safekit/venv/bin/safekit-rfs")
+_STOP_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class ProcessSettings:
+    """The command line of one data plane. `ack_timeout` in seconds; `durability` is the spec's `async`: second | none."""
+
+    module: str
+    control: Path
+    state_dir: Path
+    key_file: Path
+    directories: tuple[Path, ...]
+    durability: str = "second"
+    ack_timeout: float = 2.0
+    binary: Path = DEFAULT_BINARY
+
+    def arguments(self) -> list[str]:
+        """Everything after the program's name."""
+        given = [
+            *("--module", self.module),
+            *("--control", str(self.control)),
+            *("--state-dir", str(self.state_dir)),
+            *("--key-file", str(self.key_file)),
+            *("--async", self.durability),
+            *("--ack-timeout", str(int(self.ack_timeout * 1000))),
+        ]
+        for directory in self.directories:
+            given += ["--directory", str(directory)]
+        return given
+
+
+class DataPlaneProcess:
+    """One `safekit-rfs`. `systemd=None` asks the machine. Starting a running one and stopping a stopped one do nothing."""
+
+    def __init__(self, settings: ProcessSettings, *, systemd: bool | None = None) -> None:
+        self._settings = settings
+        self._systemd = Path("/run/systemd/system").is_dir() if systemd is None else systemd
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def plane(self) -> DataPlane:
+        """A client of this process."""
+        return DataPlane(self._settings.control)
+
+    async def running(self) -> bool:
+        """Whether a data plane answers on the control socket."""
+        try:
+            await self.plane.status()
+        except (DataPlaneGone, DataPlaneError):
+            return False
+        return True
+
+    async def start(self) -> None:
+        """Starts the process, idle, and waits until it answers. Adopts one that runs. Raises DataPlaneGone with the program's last words."""
+        if await self.running():
+            return
+        self._settings.control.parent.mkdir(parents=True, exist_ok=True)
+        self._settings.state_dir.mkdir(parents=True, exist_ok=True)
+        if self._systemd:
+            self._write_config()
+            await _run("systemctl", "reset-failed", self._unit, check=False)
+            await _run("systemctl", "start", self._unit)
+        else:
+            self._process = await asyncio.create_subprocess_exec(
+                str(self._settings.binary), *self._settings.arguments(), stdin=asyncio.subprocess.DEVNULL
+            )
+        await self.plane.open(timeout=10.0)
+
+    async def stop(self) -> None:
+        """Asks the process to unmount and end, then insists (SIGTERM, and SIGKILL after a minute)."""
+        try:
+            await self.plane.exit()
+        except DataPlaneError:
+            pass
+        if self._systemd:
+            await _run("systemctl", "stop", self._unit)
+            return
+        if self._process is None:
+            return
+        try:
+            await asyncio.wait_for(self._process.wait(), 5.0)
+        except TimeoutError:
+            self._process.terminate()
+            try:
+                await asyncio.wait_for(self._process.wait(), _STOP_S)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        self._process = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id when started directly."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def _unit(self) -> str:
+        return UNIT_NAME.format(module=self._settings.module)
+
+    def _write_config(self) -> None:
+        path = self._settings.control.parent / "rfs.conf"
+        temporary = path.with_suffix(".new")
+        temporary.write_text("\n".join(self._settings.arguments()) + "\n")
+        os.replace(temporary, path)
+
+
+async def _run(*command: str, check: bool = True) -> None:
+    program: Sequence[str] = command
+    if shutil.which(program[0]) is None:
+        raise DataPlaneGone(f"{program[0]} is not installed")
+    process = await asyncio.create_subprocess_exec(
+        *program, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    _, errors = await process.communicate()
+    if check and process.returncode != 0:
+        raise DataPlaneGone(f"{' '.join(command)}: {errors.decode('utf-8', 'replace').strip()}")
