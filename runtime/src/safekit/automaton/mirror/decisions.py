@@ -1,0 +1,245 @@
+"""Which row comes next when no plan runs: one function for each major state. The first line that applies wins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from safekit.automaton import data
+from safekit.automaton.data import Decision, Holder
+from safekit.automaton.mirror.plans import PLANS
+from safekit.automaton.mirror.values import DataPhase, MirrorState, PeerView
+from safekit.automaton.vocabulary import Connect, Effect, Readiness, Role, Say, Wish
+
+T, R, NR = Readiness.TRANSIENT, Readiness.READY, Readiness.NOT_READY
+STOP, WAIT, ALONE, PRIM, SECOND = Role.STOP, Role.WAIT, Role.ALONE, Role.PRIM, Role.SECOND
+
+
+def said_by(peer: PeerView) -> str:
+    """The peer's state as the log shows it (spec §11.1)."""
+    return f"{peer.role} {peer.readiness}" if peer.alive else "UNKNOWN"
+
+
+def _go(state: MirrorState, row: str, reason: str, **changes: object) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """Begin a row, for a reason."""
+    return replace(state, plan=PLANS[row], row=row, reason=reason, **changes), ()  # type: ignore[arg-type]
+
+
+def _stay(state: MirrorState, readiness: Readiness, *waiting: str) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """Stay in WAIT, and say why when the reason is new."""
+    if state.readiness is readiness and state.waiting == waiting:
+        return state, ()
+    said = (Say("E", f"Local state {state.role} {readiness} ({'; '.join(waiting)})"),)
+    return replace(state, readiness=readiness, waiting=waiting, reason="; ".join(waiting)), said
+
+
+def decide(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """No plan runs: which row comes next? One function per major state."""
+    match state.role:
+        case Role.STOP:
+            return _decide_stop(state)
+        case Role.WAIT:
+            return _decide_wait(state)
+        case Role.SECOND:
+            return _decide_second(state)
+        case _:
+            return _decide_primary(state)
+
+
+def _decide_stop(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
+    if state.rebound:
+        state = replace(state, rebound=False, wish=Wish.AUTO, action="start")
+        state, effects = _go(state, "start", "start called automatically", yielding=False)
+        return state, (Say("E", "Action start called automatically"), *effects)
+    if state.wish is Wish.STOPPED:
+        return state, ()
+    return _go(state, "start", state.reason, yielding=False)
+
+
+def _decide_wait(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
+    peer, record = state.peer, state.record
+    if state.wish is Wish.STOPPED:
+        return _go(state, "stop", state.reason)
+    if state.held:
+        return _stay(state, NR, *(f"rule {r}" for r in state.held))
+    if peer.alive is None:
+        return _stay(state, T, "listening for the other node")
+    if state.wish is Wish.PRIM:
+        if peer.is_(ALONE, PRIM):
+            return _give_up(state, f"prim refused: the other node is {said_by(peer)}")
+        return _go(state, "alone", state.reason, wish=Wish.AUTO)
+    if peer.is_(ALONE):
+        return _join(state)
+    if peer.is_(PRIM, SECOND):
+        return _stay(state, T, f"the other node is {said_by(peer)} and will take over")
+    if state.wish is Wish.SECOND:
+        if peer.is_(WAIT) and peer.readiness is T:
+            return _stay(state, T, f"the other node is {said_by(peer)}")
+        return _give_up(state, f"second refused: the other node is not primary ({said_by(peer)})")
+    if peer.is_(WAIT):
+        return _decide_wait_both(state)
+    if not state.replicated or data.may_start_alone(record):
+        return _go(state, "alone", state.reason)
+    return _stay(state, NR, f"rule rfs_notuptodate_server: {data.why_not_alone(record)}")
+
+
+def _decide_wait_both(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """Both nodes wait, each knows the other's record: the same pure function says on both who goes first."""
+    peer = state.peer
+    if peer.wish is Wish.PRIM:
+        return _stay(state, T, "the other node starts as primary")
+    if peer.wish is Wish.STOPPED:
+        return _stay(state, T, "the other node is stopping")
+    if not state.replicated:
+        first = peer.record.role is not PRIM and (state.record.role is PRIM or state.node < state.peer_node)
+        if first:
+            return _go(state, "alone", state.reason)
+        return _stay(state, T, "the other node goes first")
+    decision = data.compare(state.record, peer.record)
+    if decision is Decision.MINE and state.record.generation:
+        return _go(state, "alone", "both nodes are back; this one has the data")
+    if decision is Decision.THEIRS:
+        return _stay(state, T, "the other node has the data and goes first")
+    if decision in (Decision.SPLIT, Decision.FOREIGN):
+        return _stay(state, NR, _TWO_HISTORIES[decision])
+    return _stay(state, NR, f"rule rfs_notuptodate_server: {data.why_not_alone(state.record)}")
+
+
+_TWO_HISTORIES = {
+    Decision.SPLIT: "both nodes served alone and their data differ: "
+    "run `safekit second fullsync` on the node to overwrite",
+    Decision.FOREIGN: "the data of the two nodes have nothing in common: "
+    "run `safekit second fullsync` on the node to overwrite",
+}
+
+
+def _give_up(state: MirrorState, why: str) -> tuple[MirrorState, tuple[Effect, ...]]:
+    state, effects = _go(state, "stop", why, wish=Wish.STOPPED)
+    return state, (Say("C", why), *effects)
+
+
+def _join(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """The peer serves: become its secondary, unless that would overwrite a history of our own."""
+    reason = f"the other node is {said_by(state.peer)}"
+    if not state.replicated or state.fullsync:
+        return _go(state, "second", reason)
+    decision = data.compare(state.record, state.peer.record)
+    if decision in (Decision.SPLIT, Decision.FOREIGN):
+        return _stay(state, NR, _TWO_HISTORIES[decision])
+    return _go(state, "second", reason)
+
+
+def _decide_second(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
+    peer = state.peer
+    if state.wish is Wish.STOPPED or state.held:
+        reason = state.reason if state.wish is Wish.STOPPED else f"rule {state.held[0]}"
+        return _go(state, "leave_second", reason)
+    if state.data is DataPhase.FAILED:
+        return _go(state, "leave_second", "the data plane stopped")
+    if state.readiness is T:
+        if state.data is DataPhase.INSTEP or (not state.replicated and peer.is_(ALONE, PRIM)):
+            return _go(state, "second_ready", "synchronised with the primary", fullsync=False)
+        heard = peer.version > state.lost_at or peer.alive is False
+        if peer.is_(ALONE, PRIM) and not (state.data is DataPhase.CUT and heard):
+            return state, ()
+        if peer.is_(SECOND) and state.handed_over:
+            return state, ()
+        return _go(state, "leave_second", "the primary is gone before the end of the synchronisation")
+    if _went_on_without_me(state):
+        return _go(state, "leave_second", "the primary went on without this node")
+    if peer.alive is False:
+        return _go(state, "failover", "no heartbeat")
+    if peer.is_(STOP, WAIT):
+        return _go(state, "failover", "remote stop")
+    if peer.is_(SECOND) and peer.handed_over and (peer.handed_over == state.record.generation or not state.replicated):
+        return _go(state, "swap_in", "swap", swap=False)
+    if state.restart:
+        return _go(state, "restart_second", state.reason, restart=False)
+    return state, ()
+
+
+def _went_on_without_me(state: MirrorState) -> bool:
+    """Whether the peer has said that it alone holds the latest data, under a generation that this node does not
+    have.
+    """
+    theirs = state.peer.record
+    return state.replicated and theirs.holder is Holder.ME and state.record.generation in theirs.history
+
+
+def _decide_primary(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
+    peer, prefix = state.peer, "prim" if state.role is PRIM else "alone"
+    if state.data is DataPhase.FAILED:
+        state = replace(state, wish=Wish.STOPPED, rebound=state.wish is not Wish.STOPPED)
+        return _go(state, f"leave_{prefix}", "the data plane stopped")
+    if _must_yield(state):
+        said = Say("C", f"Split brain recovery: exiting {state.role.lower()} (the other node is {said_by(peer)})")
+        row = "yield_prim" if state.role is PRIM else "leave_alone"
+        state, effects = _go(
+            state,
+            row,
+            "split brain recovery: exiting alone",
+            yielding=state.record.holder is Holder.ME,
+            wish=Wish.AUTO if state.wish is not Wish.STOPPED else Wish.STOPPED,
+        )
+        return state, (said, *effects)
+    if state.wish is Wish.STOPPED or state.held:
+        reason = state.reason if state.wish is Wish.STOPPED else f"rule {state.held[0]}"
+        return _go(state, f"leave_{prefix}", reason)
+    if state.role is PRIM:
+        return _decide_prim(state)
+    return _decide_alone(state)
+
+
+def _must_yield(state: MirrorState) -> bool:
+    """Both nodes serve.
+
+    The one that did not go on alone yields (it loses nothing); else the former primary stays (spec §4.6).
+    """
+    peer = state.peer
+    if not peer.is_(ALONE) and not (peer.is_(PRIM) and peer.readiness is R):
+        return False
+    if state.replicated and state.record.holder is Holder.BOTH and peer.record.holder is Holder.ME:
+        return state.record.generation in peer.record.history
+    if state.role is PRIM or peer.role is PRIM:
+        return False
+    mine, theirs = state.was is PRIM, peer.was is PRIM
+    if mine != theirs:
+        return theirs
+    return state.record.generation < peer.record.generation
+
+
+def _decide_prim(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
+    peer = state.peer
+    if peer.alive is False:
+        return _go(state, "lost", "no heartbeat")
+    if peer.is_(STOP, WAIT):
+        return _go(state, "lost", "remote stop")
+    if state.data in (DataPhase.LOST, DataPhase.ALONE) and state.replicated and peer.version > state.lost_at:
+        return _go(state, "lost", "the secondary no longer acknowledges")
+    if state.swap or peer.asks_swap:
+        if peer.is_(SECOND) and peer.readiness is R:
+            return _go(state, "swap_out", "swap", swap=False)
+        return replace(state, swap=False), ()
+    if state.restart:
+        return _go(state, "restart_prim", state.reason, restart=False)
+    return state, ()
+
+
+def _decide_alone(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
+    peer = state.peer
+    if state.data is DataPhase.LOST and (peer.version > state.lost_at or peer.alive is False):
+        return _go(state, "lost_early", "the secondary went away")
+    if state.data is DataPhase.ALONE and state.record.holder is Holder.BOTH:
+        return _go(state, "lost_early", "the secondary went away")
+    if state.restart:
+        return _go(state, "restart_alone", state.reason, restart=False)
+    if not peer.is_(SECOND):
+        return state, ()
+    if state.data is DataPhase.MIRROR and state.record.holder is Holder.ME:
+        return _go(state, "publish", state.reason)
+    if peer.readiness is R and (not state.replicated or state.data is DataPhase.MIRROR):
+        return _go(state, "prim", "the other node is SECOND Ready")
+    if state.replicated and state.data is DataPhase.ALONE and peer.listening:
+        return replace(state, data=DataPhase.JOINING), (
+            Connect(peer.record.generation, peer.record.clean and peer.record.consistent),
+        )
+    return state, ()

@@ -1,0 +1,300 @@
+"""How a mirror automaton moves.
+
+It takes in events, carries plans out step by step, and asks `decisions` what comes next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from safekit.automaton import data
+from safekit.automaton.data import DataRecord, Holder
+from safekit.automaton.mirror.decisions import decide, said_by
+from safekit.automaton.mirror.plans import PLANS
+from safekit.automaton.mirror.values import DataPhase, DataSaid, Event, MirrorState, PeerView, ResyncBegan
+from safekit.automaton.vocabulary import (
+    Action,
+    Become,
+    Command,
+    DataAlone,
+    DataHandover,
+    DataPrimary,
+    DataSecondary,
+    DataStop,
+    Effect,
+    Held,
+    Links,
+    Pair,
+    Perform,
+    Publish,
+    Readiness,
+    Record,
+    RecordKind,
+    Resumed,
+    Role,
+    Say,
+    Script,
+    Step,
+    StepDone,
+    StepFailed,
+    Vip,
+    Wish,
+)
+
+STOP, WAIT, ALONE, PRIM, SECOND = Role.STOP, Role.WAIT, Role.ALONE, Role.PRIM, Role.SECOND
+R = Readiness.READY
+
+
+def refusal(state: MirrorState, command: Command) -> str:
+    """Why a command cannot be taken now, as one sentence; empty when it can."""
+    action, role = command.action, state.role
+    if action in (Action.PRIM, Action.SECOND, Action.START) and role is not STOP:
+        done = {Action.PRIM: (PRIM, ALONE), Action.SECOND: (SECOND,), Action.START: tuple(Role)}[action]
+        if role in done:
+            return ""
+        return f"`{action}` needs the module in STOP, and it is in {role} {state.readiness}"
+    if action is Action.SWAP and role not in (PRIM, SECOND):
+        return f"`swap` needs PRIM and SECOND, and this node is in {role} {state.readiness}"
+    if action is Action.SWAP and not (state.readiness is R and state.peer.is_(PRIM, SECOND)):
+        return f"`swap` needs both nodes Ready: this one is {role} {state.readiness}, the other {said_by(state.peer)}"
+    if action is Action.RESTART and (role not in (ALONE, PRIM, SECOND) or state.readiness is not R):
+        return f"`restart` needs ALONE, PRIM or SECOND (Ready), and the module is in {role} {state.readiness}"
+    if action in (Action.STOPSTART, Action.WAIT) and role is STOP:
+        return f"`{action}` needs a started module, and it is in STOP"
+    if action is Action.PRIM and state.replicated and not state.record.consistent:
+        return "`prim` is refused: " + data.why_not_alone(state.record)
+    return ""
+
+
+def step(state: MirrorState, event: Event) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """The next value of the automaton and what must be done. Pure."""
+    said: tuple[Effect, ...] = ()
+    if isinstance(event, StepDone | StepFailed):
+        if state.urgent and event.serial == state.urgent_serial:
+            return _urgent_answer(state, event)
+        if not state.plan or event.serial != state.serial:
+            return state, ()  # an answer to a step that is no longer the current one
+        if isinstance(event, StepFailed):
+            state, said = _failed(state, event)
+        else:
+            state = _done(state)
+    elif isinstance(event, Resumed) and (state.plan or state.urgent):
+        return state, _perform_urgent(state) + _perform(state)
+    else:
+        state, said = _note(state, event)
+        if state.plan:
+            state, more = _release_held_writes(state)
+            return state, said + more
+    state, effects = _advance(state)
+    return state, said + effects
+
+
+def _release_held_writes(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """The mirroring peer was lost in the middle of a plan.
+
+    Go alone beside the plan, once the peer is known not to serve.
+    """
+    known = state.peer.version > state.lost_at or state.peer.alive is False
+    if state.urgent or state.data is not DataPhase.LOST or not known or state.peer.is_(ALONE):
+        return state, ()
+    state = replace(state, urgent=(Record(RecordKind.ALONE), DataAlone()))
+    return state, _perform_urgent(state)
+
+
+def _perform_urgent(state: MirrorState) -> tuple[Effect, ...]:
+    if not state.urgent:
+        return ()
+    return (Perform(state.urgent[0], state.urgent_serial, state.role, state.role, state.action),)
+
+
+def _urgent_answer(state: MirrorState, event: StepDone | StepFailed) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """One urgent step ended. Their failure leaves the writes held: the plan's own steps will say what is wrong."""
+    current, rest = state.urgent[0], state.urgent[1:]
+    state = replace(state, urgent=rest, urgent_serial=state.urgent_serial - 1)
+    if isinstance(event, StepFailed):
+        return replace(state, urgent=()), (Say("C", f"{_name(current)} failed: {event.why}"),)
+    if isinstance(current, Record):
+        return replace(state, record=record_for(state, current.kind)), _perform_urgent(state)
+    state = replace(state, data=DataPhase.ALONE, lost_at=-1)
+    if state.plan:
+        return state, ()
+    return _advance(state)
+
+
+def _advance(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """Carry out `Become` steps, ask for the next step, and decide when a plan has ended."""
+    effects: list[Effect] = []
+    while True:
+        while state.plan and isinstance(state.plan[0], Become):
+            head = state.plan[0]
+            state = replace(_enter(state, head), plan=state.plan[1:], serial=state.serial + 1)
+            effects.append(Say("E", f"Local state {head.role} {head.readiness} ({state.reason})"))
+        if state.plan:
+            return state, (*effects, *_perform(state))
+        if state.urgent:
+            return state, tuple(effects)
+        state, more = decide(state)
+        effects.extend(more)
+        if not state.plan:
+            return state, tuple(effects)
+
+
+def _enter(state: MirrorState, become: Become) -> MirrorState:
+    was = state.role if become.role is ALONE and state.role in (PRIM, SECOND) else state.was
+    if become.role in (WAIT, STOP, PRIM):
+        was = Role.STOP
+    ends_handover = become.role is not SECOND or become.readiness is R
+    return replace(
+        state,
+        role=become.role,
+        readiness=become.readiness,
+        was=was,
+        waiting=(),
+        swap=state.swap and become.role is state.role,
+        handed_over="" if ends_handover else state.handed_over,
+    )
+
+
+def _perform(state: MirrorState) -> tuple[Effect, ...]:
+    if not state.plan:
+        return ()
+    following = next((s.role for s in state.plan if isinstance(s, Become)), state.role)
+    return (Perform(state.plan[0], state.serial, state.role, following, state.action),)
+
+
+def _done(state: MirrorState) -> MirrorState:
+    """The current step was carried out: note what it means, and drop it."""
+    current = state.plan[0]
+    state = replace(state, plan=state.plan[1:], serial=state.serial + 1)
+    match current:
+        case Record(kind):
+            return replace(state, record=record_for(state, kind))
+        case DataPrimary() | DataAlone():
+            return replace(state, data=DataPhase.ALONE, lost_at=-1)
+        case DataSecondary():
+            return replace(state, data=DataPhase.RECEIVING)
+        case DataHandover():
+            return replace(state, data=DataPhase.OFF, handed_over=state.record.generation or "nothing")
+        case DataStop():
+            return replace(state, data=DataPhase.OFF)
+        case Links(False):
+            return replace(state, peer=PeerView())
+        case _:
+            return state
+
+
+def _failed(state: MirrorState, event: StepFailed) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """A step could not be carried out.
+
+    A script that fails is the application's affair; everything else has a branch here.
+    """
+    current = state.plan[0]
+    rest = replace(state, plan=state.plan[1:], serial=state.serial + 1)
+    match current:
+        case DataHandover() if state.row == "swap_out":
+            again = replace(state, plan=PLANS["swap_failed"], row="swap_failed", serial=state.serial + 1)
+            return again, (Say("C", f"Swap given up, this node stays primary: {event.why}"),)
+        case DataHandover():
+            return replace(rest, plan=(DataStop(), *rest.plan)), (
+                Say("C", f"The secondary did not confirm the last data: {event.why}"),
+            )
+        case Pair():
+            alone = replace(state, plan=PLANS["swap_in_alone"], row="swap_in_alone", serial=state.serial + 1)
+            return alone, (Say("E", f"The former primary is not yet a secondary: {event.why}"),)
+        case Vip(True) | DataPrimary() | DataSecondary() | DataAlone() | Record() | Publish() | Links(True):
+            stopping = replace(
+                state, plan=(), wish=Wish.STOPPED, rebound=False, serial=state.serial + 1, reason=event.why
+            )
+            return stopping, (Say("C", f"{type(current).__name__} failed, the module stops: {event.why}"),)
+        case _:
+            return rest, (Say("C", f"{_name(current)} failed: {event.why}"),)
+
+
+def _name(step_: Step) -> str:
+    return f"Script {step_.name}" if isinstance(step_, Script) else type(step_).__name__
+
+
+def record_for(state: MirrorState, kind: RecordKind) -> DataRecord:
+    """The record that a `Record` step writes; the module writes exactly this to disk before it answers."""
+    record = state.record
+    match kind:
+        case RecordKind.ALONE:
+            role = PRIM if state.role is PRIM else ALONE
+            return data.alone(record, state.node, state.nonce, state.peer.record.epoch, role)
+        case RecordKind.BOTH:
+            return data.both(record, PRIM)
+        case RecordKind.ADOPTED:
+            return replace(record, holder=Holder.BOTH, role=SECOND, clean=False, consistent=True)
+        case RecordKind.JOINING:
+            return data.yielded(record) if state.fullsync else data.joining(record)
+        case RecordKind.LEFT:
+            if state.yielding:
+                return data.yielded(record)
+            if state.role is PRIM and not state.handed_over:
+                # What was written here and not acknowledged may be here only: the copy must be compared whole.
+                mine = Holder.PEER if state.row == "yield_prim" else record.holder
+                return replace(record, holder=mine, role=PRIM, clean=mine is Holder.ME)
+            role = state.role if state.role in (PRIM, SECOND) else ALONE
+            return data.left(record, role, bool(state.handed_over))
+
+
+def _note(state: MirrorState, event: Event) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """Take in what happened outside, as levels; nothing is decided here."""
+    match event:
+        case Command():
+            return _command(state, event)
+        case Held(rules):
+            if rules == state.held:
+                return state, ()
+            said = tuple(Say("C", f"Action wait from failover rule {r}") for r in rules if r not in state.held)
+            return replace(state, held=rules), said
+        case PeerView():
+            return _peer(state, event)
+        case DataSaid():
+            return _data(state, event)
+        case ResyncBegan():
+            return replace(state, record=data.resynchronising(state.record)), ()
+        case _:
+            return state, ()
+
+
+def _command(state: MirrorState, command: Command) -> tuple[MirrorState, tuple[Effect, ...]]:
+    why = refusal(state, command)
+    who = command.identity or "administrator"
+    if why:
+        return state, (Say("C", f"Action {command.action} called by {who} refused: {why}"),)
+    said = (Say("C" if command.identity else "U", f"Action {command.action} called by {who}"),)
+    reason = f"{command.action} called by {who}"
+    state = replace(state, action=command.action.value, reason=reason)
+    match command.action:
+        case Action.START | Action.PRIM | Action.SECOND:
+            if state.role is not STOP:
+                return state, said
+            wish = {Action.START: Wish.AUTO, Action.PRIM: Wish.PRIM, Action.SECOND: Wish.SECOND}[command.action]
+            return replace(state, wish=wish, fullsync=command.fullsync), said
+        case Action.STOP | Action.FORCESTOP:
+            return replace(state, wish=Wish.STOPPED, rebound=False, restart=False, swap=False), said
+        case Action.STOPSTART:
+            return replace(state, wish=Wish.STOPPED, rebound=True), said
+        case Action.RESTART:
+            return replace(state, restart=True), said
+        case Action.SWAP:
+            return replace(state, swap=True), said
+        case Action.WAIT:
+            return replace(state, wish=Wish.STOPPED, rebound=True, action="stopwait"), said
+
+
+def _peer(state: MirrorState, peer: PeerView) -> tuple[MirrorState, tuple[Effect, ...]]:
+    before, after = said_by(state.peer), said_by(peer)
+    said = (Say("E", f"Remote state {after}"),) if before != after or state.peer.alive is None else ()
+    return replace(state, peer=peer), said
+
+
+def _data(state: MirrorState, event: DataSaid) -> tuple[MirrorState, tuple[Effect, ...]]:
+    said = (Say("I", f"Replication: {event.phase}{': ' + event.why if event.why else ''}"),)
+    if event.phase is DataPhase.INSTEP and event.record is not None:
+        return replace(state, data=event.phase, record=replace(data.adopted(event.record), holder=Holder.PEER)), said
+    if event.phase in (DataPhase.LOST, DataPhase.CUT):
+        said = (Say("C", f"Replication with the other node is interrupted: {event.why}"),)
+        return replace(state, data=event.phase, lost_at=state.peer.version), said
+    return replace(state, data=event.phase), said

@@ -1,0 +1,221 @@
+"""The table of the mirror automaton: each row of spec §4.2 as the steps that carry it out, in order."""
+
+from __future__ import annotations
+
+from safekit.automaton.vocabulary import (
+    Become,
+    Checkers,
+    DataAlone,
+    DataHandover,
+    DataPrimary,
+    DataSecondary,
+    DataStop,
+    Links,
+    Pair,
+    Publish,
+    Readiness,
+    Record,
+    RecordKind,
+    Role,
+    Script,
+    Step,
+    Vip,
+)
+
+T, R, NR = Readiness.TRANSIENT, Readiness.READY, Readiness.NOT_READY
+STOP, WAIT, ALONE, PRIM, SECOND = Role.STOP, Role.WAIT, Role.ALONE, Role.PRIM, Role.SECOND
+
+
+def _twice(*names: str) -> tuple[Script, ...]:
+    """Stop scripts marked 2x in the figure: each graceful, then with `force`."""
+    return tuple(Script(name, force) for name in names for force in (False, True))
+
+
+PLANS: dict[str, tuple[Step, ...]] = {
+    # row 1: STOP -> WAIT
+    "start": (Become(WAIT, T), Script("transition"), Script("prestart"), Links(True), Checkers("pre", True)),
+    # row 2: WAIT -> ALONE
+    "alone": (
+        Record(RecordKind.ALONE),
+        Become(ALONE, T),
+        Script("transition"),
+        DataPrimary(),
+        Vip(True),
+        Script("start_both"),
+        Script("start_prim"),
+        Script("start_sec"),
+        Checkers("prim", True),
+        Become(ALONE, R),
+    ),
+    # row 4: WAIT -> SECOND, in two halves: receive, then (second_ready) be able to take over
+    "second": (Become(SECOND, T), Record(RecordKind.JOINING), Script("transition"), DataSecondary()),
+    "second_ready": (
+        Record(RecordKind.ADOPTED),
+        Script("start_both"),
+        Script("start_second"),
+        Script("start_sec"),
+        Checkers("second", True),
+        Become(SECOND, R),
+    ),
+    # the primary publishes that the peer holds everything
+    "publish": (Record(RecordKind.BOTH), Publish()),
+    # row 5: ALONE -> PRIM
+    "prim": (Script("stop_sec"), Script("transition"), Become(PRIM, R)),
+    # row 6: PRIM -> ALONE
+    "lost": (
+        Record(RecordKind.ALONE),
+        DataAlone(),
+        Become(ALONE, T),
+        Script("transition"),
+        Script("start_sec"),
+        Become(ALONE, R),
+    ),
+    # the same while still ALONE: the peer was about to become SECOND(Ready)
+    "lost_early": (Record(RecordKind.ALONE), DataAlone()),
+    # row 7: SECOND -> ALONE
+    "failover": (
+        Become(SECOND, T),
+        Checkers("second", False),
+        Script("stop_second"),
+        Record(RecordKind.ALONE),
+        Become(ALONE, T),
+        Script("transition"),
+        DataPrimary(),
+        Vip(True),
+        Script("start_prim"),
+        Checkers("prim", True),
+        Become(ALONE, R),
+    ),
+    # row 9: PRIM -> SECOND
+    "swap_out": (
+        Become(PRIM, T),
+        Checkers("prim", False),
+        *_twice("stop_prim"),
+        Vip(False),
+        DataHandover(),
+        Record(RecordKind.LEFT),
+        DataSecondary(),
+        Become(SECOND, T),
+        Script("transition"),
+    ),
+    # ... and back, when the peer did not confirm
+    "swap_failed": (
+        Record(RecordKind.ALONE),
+        DataAlone(),
+        Become(ALONE, T),
+        Vip(True),
+        Script("start_prim"),
+        Script("start_sec"),
+        Checkers("prim", True),
+        Become(ALONE, R),
+    ),
+    # row 10: SECOND -> PRIM
+    "swap_in": (
+        Become(SECOND, T),
+        Checkers("second", False),
+        Script("stop_sec"),
+        Script("stop_second"),
+        Record(RecordKind.ALONE),
+        Become(PRIM, T),
+        Script("transition"),
+        DataPrimary(),
+        Pair(),
+        Record(RecordKind.BOTH),
+        Publish(),
+        Vip(True),
+        Script("start_prim"),
+        Checkers("prim", True),
+        Become(PRIM, R),
+    ),
+    # ... when the peer does not come back as secondary in time: serve all the same
+    "swap_in_alone": (
+        Become(ALONE, T),
+        Vip(True),
+        Script("start_prim"),
+        Script("start_sec"),
+        Checkers("prim", True),
+        Become(ALONE, R),
+    ),
+    # rows 11, 12, 13: restart without a change of role
+    "restart_alone": (
+        Become(ALONE, T),
+        *_twice("stop_sec", "stop_prim", "stop_both"),
+        Script("start_both"),
+        Script("start_prim"),
+        Script("start_sec"),
+        Become(ALONE, R),
+    ),
+    "restart_prim": (
+        Become(PRIM, T),
+        *_twice("stop_prim", "stop_both"),
+        Script("start_both"),
+        Script("start_prim"),
+        Become(PRIM, R),
+    ),
+    "restart_second": (
+        Become(SECOND, T),
+        *_twice("stop_sec", "stop_second", "stop_both"),
+        Script("start_both"),
+        Script("start_second"),
+        Script("start_sec"),
+        Become(SECOND, R),
+    ),
+    # rows 14, 15, 16: leave towards WAIT (graceful calls only)
+    "leave_alone": (
+        Become(ALONE, T),
+        Checkers("prim", False),
+        Script("stop_sec"),
+        Script("stop_prim"),
+        Script("stop_both"),
+        Vip(False),
+        DataStop(),
+        Record(RecordKind.LEFT),
+        Become(WAIT, T),
+        Script("transition"),
+    ),
+    "leave_prim": (
+        Become(PRIM, T),
+        Checkers("prim", False),
+        Script("stop_prim"),
+        Script("stop_both"),
+        Vip(False),
+        DataHandover(),
+        Record(RecordKind.LEFT),
+        Become(WAIT, T),
+        Script("transition"),
+    ),
+    # as above for a primary that must not hand anything over: its peer already serves
+    "yield_prim": (
+        Become(PRIM, T),
+        Checkers("prim", False),
+        *_twice("stop_prim", "stop_both"),
+        Vip(False),
+        DataStop(),
+        Record(RecordKind.LEFT),
+        Become(WAIT, T),
+        Script("transition"),
+    ),
+    "leave_second": (
+        Become(SECOND, T),
+        Checkers("second", False),
+        Script("stop_sec"),
+        Script("stop_second"),
+        Script("stop_both"),
+        DataStop(),
+        Record(RecordKind.LEFT),
+        Become(WAIT, T),
+        Script("transition"),
+    ),
+    # row 17: WAIT -> STOP
+    "stop": (
+        Script("stop_sec", True),
+        Script("stop_prim", True),
+        Script("stop_second", True),
+        Script("stop_both", True),
+        Script("poststop"),
+        Script("transition"),
+        Checkers("pre", False),
+        Become(STOP, NR),
+        Links(False),
+    ),
+}

@@ -1,0 +1,105 @@
+"""What the mirror automaton knows and what it is told: its state and its events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from safekit.automaton.data import BLANK, DataRecord
+from safekit.automaton.vocabulary import Command, Held, Readiness, Resumed, Role, Step, StepDone, StepFailed, Wish
+
+
+class DataPhase(StrEnum):
+    """What the data plane last said."""
+
+    OFF = "off"
+    ALONE = "alone"  # primary, nobody acknowledges
+    JOINING = "joining"  # primary, the peer is being resynchronised
+    MIRROR = "mirror"  # primary, the peer acknowledges everything
+    LOST = "lost"  # primary, the mirroring peer is gone, writes are held
+    RECEIVING = "receiving"  # secondary, not yet in step
+    INSTEP = "instep"  # secondary, published
+    CUT = "cut"  # secondary, the stream broke
+    FAILED = "failed"  # the data plane itself is gone
+
+
+@dataclass(frozen=True)
+class PeerView:
+    """What the other node last said of itself.
+
+    `alive` is None until it was heard or a whole time-out passed in silence.
+    """
+
+    alive: bool | None = None
+    version: int = 0
+    role: Role = Role.STOP
+    readiness: Readiness = Readiness.NOT_READY
+    wish: Wish = Wish.STOPPED
+    record: DataRecord = BLANK
+    listening: bool = False
+    handed_over: str = ""
+    asks_swap: bool = False
+    was: Role = Role.STOP
+
+    def is_(self, *roles: Role) -> bool:
+        """Whether the peer is alive and in one of these states."""
+        return self.alive is True and self.role in roles
+
+
+@dataclass(frozen=True)
+class DataSaid:
+    """Event: the data plane changed its phase; `record` is what the primary published (INSTEP only)."""
+
+    phase: DataPhase
+    why: str = ""
+    record: DataRecord | None = None
+
+
+@dataclass(frozen=True)
+class ResyncBegan:
+    """Event: the first byte of a resynchronisation is about to be written here."""
+
+
+Event = Command | StepDone | StepFailed | Held | Resumed | PeerView | DataSaid | ResyncBegan
+
+
+@dataclass(frozen=True)
+class MirrorState:
+    """All that a mirror module knows when it decides."""
+
+    node: str
+    peer_node: str
+    nonce: str
+    replicated: bool
+    role: Role = Role.STOP
+    readiness: Readiness = Readiness.NOT_READY
+    reason: str = "never started"
+    wish: Wish = Wish.STOPPED
+    fullsync: bool = False
+    rebound: bool = False
+    """Start again by itself once stopped (`stopstart`)."""
+    restart: bool = False
+    swap: bool = False
+    yielding: bool = False
+    handed_over: str = ""
+    """The generation that was handed to the peer in a swap."""
+    was: Role = Role.STOP
+    """The role before ALONE: it decides who stays after a split brain."""
+    held: tuple[str, ...] = ()
+    peer: PeerView = PeerView()
+    data: DataPhase = DataPhase.OFF
+    lost_at: int = -1
+    """The version of the peer's word when the data connection broke."""
+    record: DataRecord = BLANK
+    plan: tuple[Step, ...] = ()
+    row: str = ""
+    action: str = "start"
+    serial: int = 0
+    urgent: tuple[Step, ...] = ()
+    """Steps that cannot wait for the end of the plan.
+
+    Writes are held, and a stop script may be waiting for one of them.
+    """
+    urgent_serial: int = -1
+    waiting: tuple[str, ...] = ()
+    """Why the module waits, in words."""

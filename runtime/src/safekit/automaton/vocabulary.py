@@ -1,0 +1,237 @@
+"""The words that every automaton speaks: states, steps of a plan, effects, commands.
+
+A change of state is a plan: the steps of one row of spec §4.2 or §5.1, in order. `Become` steps are carried out
+inside the automaton; all others are effects that the module performs and answers with `StepDone` or `StepFailed`.
+Every step can be repeated: a daemon that was killed in the middle of one performs it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """The major states of spec §4.1 and §5.1."""
+
+    STOP = "STOP"
+    WAIT = "WAIT"
+    ALONE = "ALONE"
+    PRIM = "PRIM"
+    SECOND = "SECOND"
+    UP = "UP"
+
+
+class Readiness(StrEnum):
+    """The sub-states of spec §4.1."""
+
+    NOT_READY = "NotReady"
+    TRANSIENT = "Transient"
+    READY = "Ready"
+
+
+class Action(StrEnum):
+    """What an administrator, a script or a rule may ask (spec §4.3)."""
+
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+    STOPSTART = "stopstart"
+    FORCESTOP = "forcestop"
+    SWAP = "swap"
+    PRIM = "prim"
+    SECOND = "second"
+    WAIT = "wait"
+
+
+class Wish(StrEnum):
+    """What the module should be, in the administrator's mind."""
+
+    STOPPED = "stopped"
+    AUTO = "auto"
+    PRIM = "prim"
+    SECOND = "second"
+
+
+class RecordKind(StrEnum):
+    """Which sentence a `Record` step writes to the data record (`data.py`)."""
+
+    ALONE = "alone"
+    BOTH = "both"
+    ADOPTED = "adopted"
+    JOINING = "joining"
+    LEFT = "left"
+
+
+@dataclass(frozen=True)
+class Become:
+    """The module is in this state from here on; published to the peer and logged with the reason."""
+
+    role: Role
+    readiness: Readiness
+
+
+@dataclass(frozen=True)
+class Script:
+    """Run one script of the application (spec §7.1); `force` is the second call of a stop script."""
+
+    name: str
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Record:
+    """Write the data record, durable before the step is done."""
+
+    kind: RecordKind
+
+
+@dataclass(frozen=True)
+class Vip:
+    """Take or release the virtual addresses; in a farm: enter or leave the group's traffic."""
+
+    up: bool
+
+
+@dataclass(frozen=True)
+class Links:
+    """Start or end heartbeats (mirror) or group membership (farm)."""
+
+    up: bool
+
+
+@dataclass(frozen=True)
+class Checkers:
+    """Start or end the checkers of one class (spec §6.1, rule 6)."""
+
+    when: str
+    up: bool
+
+
+@dataclass(frozen=True)
+class DataPrimary:
+    """Mount the replicated directories, writable, tracking what the peer does not have."""
+
+
+@dataclass(frozen=True)
+class DataSecondary:
+    """Listen for the primary and apply what it sends."""
+
+
+@dataclass(frozen=True)
+class DataAlone:
+    """Allow the data plane to acknowledge without its peer: what is held goes on, tracked."""
+
+
+@dataclass(frozen=True)
+class DataHandover:
+    """Quiesce beside a ready secondary.
+
+    Everything durable on both sides, then unmounted. Fails if the peer does not confirm.
+    """
+
+
+@dataclass(frozen=True)
+class DataStop:
+    """Unmount or stop receiving; the directories are ordinary again."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Connect to the peer and wait, for a bounded time, until it mirrors."""
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Tell the secondary, in the stream, that it holds everything."""
+
+
+Step = (
+    Become
+    | Script
+    | Record
+    | Vip
+    | Links
+    | Checkers
+    | DataPrimary
+    | DataSecondary
+    | DataAlone
+    | DataHandover
+    | DataStop
+    | Pair
+    | Publish
+)
+
+
+@dataclass(frozen=True)
+class Perform:
+    """Effect.
+
+    Carry out `step` and answer with its `serial`. `current`, `next` and `action` are the arguments of a script (spec
+    §7.2).
+    """
+
+    step: Step
+    serial: int
+    current: Role
+    next: Role
+    action: str
+
+
+@dataclass(frozen=True)
+class Say:
+    """Effect: a line of the module log (spec §11.1). Levels: C critical, E event, U user, I information."""
+
+    level: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Connect:
+    """Effect: connect the data plane to the peer, which listens. Answered by data events, not by a step.
+
+    `generation` is what the peer has and `clean` whether it lost nothing of it: only then may less than everything be
+    compared.
+    """
+
+    generation: str
+    clean: bool
+
+
+Effect = Perform | Say | Connect
+
+
+@dataclass(frozen=True)
+class Command:
+    """Event: somebody asks. `identity` is empty for an administrator, else the script, checker or rule that asks."""
+
+    action: Action
+    identity: str = ""
+    fullsync: bool = False
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """Event: the step with this serial is done."""
+
+    serial: int
+
+
+@dataclass(frozen=True)
+class StepFailed:
+    """Event: the step with this serial could not be done."""
+
+    serial: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Held:
+    """Event: these wait-rules hold the module (empty: none does)."""
+
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Event: the daemon was restarted; the running step must be performed again."""
