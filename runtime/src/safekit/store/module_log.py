@@ -53,6 +53,7 @@ class ModuleLog:
         self._newest_visible = 0
         self._lost = 0
         self._news = asyncio.Event()
+        self._opened = False
         self._closed = False
 
     async def open(self) -> None:
@@ -63,8 +64,9 @@ class ModuleLog:
         ):
             assert isinstance(newest, int) and isinstance(visible, int)
             self._newest, self._newest_visible = newest, visible
-        while self._troubles:
-            self.write("safekit", "C", self._troubles.pop(0))
+        self._opened = True
+        for sentence in self._troubles:
+            self.write("safekit", "C", sentence)
 
     def write(self, origin: str, level: str, message: str) -> LogEntry:
         """Add an entry.
@@ -131,8 +133,10 @@ class ModuleLog:
         self._news = asyncio.Event()
 
     def _trouble(self, sentence: str) -> None:
-        self._troubles.append(sentence)
-        self._journal("C", f"{self._module} | safekit | {sentence}")
+        if self._opened:
+            self._journal("C", f"{self._module} | safekit | {sentence}")
+        else:
+            self._troubles.append(sentence)
 
 
 def _entry(row: tuple[object, ...]) -> LogEntry:
