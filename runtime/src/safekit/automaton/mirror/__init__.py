@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from safekit.automaton.mirror.machine import record_for, refusal, step
 from safekit.automaton.mirror.plans import PLANS
-from safekit.automaton.mirror.values import DataPhase, DataSaid, Event, MirrorState, PeerView, ResyncBegan
+from safekit.automaton.mirror.values import DataPhase, DataSaid, Event, MirrorState, PeerView, Recorded, ResyncBegan
 
 __all__ = [
     "PLANS",
@@ -35,6 +35,7 @@ __all__ = [
     "Event",
     "MirrorState",
     "PeerView",
+    "Recorded",
     "ResyncBegan",
     "record_for",
     "refusal",

@@ -11,7 +11,7 @@ from safekit.automaton import data
 from safekit.automaton.data import DataRecord, Holder
 from safekit.automaton.mirror.decisions import decide, said_by
 from safekit.automaton.mirror.plans import PLANS
-from safekit.automaton.mirror.values import DataPhase, DataSaid, Event, MirrorState, PeerView, ResyncBegan
+from safekit.automaton.mirror.values import DataPhase, DataSaid, Event, MirrorState, PeerView, Recorded, ResyncBegan
 from safekit.automaton.vocabulary import (
     Action,
     Become,
@@ -77,7 +77,7 @@ def step(state: MirrorState, event: Event) -> tuple[MirrorState, tuple[Effect, .
         if isinstance(event, StepFailed):
             state, said = _failed(state, event)
         else:
-            state = _done(state)
+            state = _done(state, event)
     elif isinstance(event, Resumed) and (state.plan or state.urgent):
         return state, _perform_urgent(state) + _perform(state)
     else:
@@ -114,7 +114,8 @@ def _urgent_answer(state: MirrorState, event: StepDone | StepFailed) -> tuple[Mi
     if isinstance(event, StepFailed):
         return replace(state, urgent=()), (Say("C", f"{_name(current)} failed: {event.why}"),)
     if isinstance(current, Record):
-        return replace(state, record=record_for(state, current.kind)), _perform_urgent(state)
+        state = _recorded(state, event)
+        return state, _perform_urgent(state)
     state = replace(state, data=DataPhase.ALONE, lost_at=-1)
     if state.plan:
         return state, ()
@@ -162,13 +163,13 @@ def _perform(state: MirrorState) -> tuple[Effect, ...]:
     return (Perform(state.plan[0], state.serial, state.role, following, state.action),)
 
 
-def _done(state: MirrorState) -> MirrorState:
+def _done(state: MirrorState, event: StepDone) -> MirrorState:
     """The current step was carried out: note what it means, and drop it."""
     current = state.plan[0]
     state = replace(state, plan=state.plan[1:], serial=state.serial + 1)
     match current:
-        case Record(kind):
-            return replace(state, record=record_for(state, kind))
+        case Record():
+            return _recorded(state, event)
         case DataPrimary() | DataAlone():
             return replace(state, data=DataPhase.ALONE, lost_at=-1)
         case DataSecondary():
@@ -181,6 +182,12 @@ def _done(state: MirrorState) -> MirrorState:
             return replace(state, peer=PeerView())
         case _:
             return state
+
+
+def _recorded(state: MirrorState, event: StepDone) -> MirrorState:
+    """The record that is on disk now is the one that the answer carries, whatever was heard since the step began."""
+    assert isinstance(event, Recorded)
+    return replace(state, record=event.record)
 
 
 def _failed(state: MirrorState, event: StepFailed) -> tuple[MirrorState, tuple[Effect, ...]]:

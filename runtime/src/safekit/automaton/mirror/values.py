@@ -60,6 +60,13 @@ class ResyncBegan:
     """Event: the first byte of a resynchronisation is about to be written here."""
 
 
+@dataclass(frozen=True)
+class Recorded(StepDone):
+    """Event: a `Record` step is done, and this is what was written; `record_for` said so when the step began."""
+
+    record: DataRecord = BLANK
+
+
 Event = Command | StepDone | StepFailed | Held | Resumed | PeerView | DataSaid | ResyncBegan
 
 
