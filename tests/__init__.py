@@ -1,0 +1,1 @@
+"""What proves the product: `unit/` without a node, `system/` on the nodes that `nodes/` drives."""
