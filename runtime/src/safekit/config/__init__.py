@@ -1,0 +1,88 @@
+"""The configuration of a cluster and of its modules (spec §2, §3): grammar, typed models, messages, packages.
+
+The grammar stands in `schema/*.xsd`, once; everything else reads it there. Nothing here looks at the machine: the same file
+gives the same value on every node. The way through: `document` (bytes to typed tree), `build` (tree to `model`), `checks` (one
+file), `placement` (against the cluster and the other modules), `support` (what the runtime does not do yet).
+"""
+
+from safekit.config.cluster import Cluster, Lan, Node, load_cluster
+from safekit.config.errors import ConfigError, ConfigWarning
+from safekit.config.model import (
+    Check,
+    CustomCheck,
+    Errd,
+    FailoverRules,
+    Farm,
+    FarmLan,
+    Group,
+    Heart,
+    Heartbeat,
+    Host,
+    IntfCheck,
+    IpCheck,
+    Macro,
+    ModuleCheck,
+    NotReplicated,
+    PingCheck,
+    Proc,
+    Replicated,
+    Rfs,
+    Rule,
+    Service,
+    SplitbrainCheck,
+    TcpCheck,
+    Unsupported,
+    User,
+    UserConfig,
+    Vhost,
+    Vip,
+    VipInterface,
+    VirtualAddr,
+    VirtualHostname,
+)
+from safekit.config.userconfig import load_userconfig, safeconf, unsupported
+from safekit.config.values import Address
+
+__all__ = [
+    "Address",
+    "Check",
+    "Cluster",
+    "ConfigError",
+    "ConfigWarning",
+    "CustomCheck",
+    "Errd",
+    "FailoverRules",
+    "Farm",
+    "FarmLan",
+    "Group",
+    "Heart",
+    "Heartbeat",
+    "Host",
+    "IntfCheck",
+    "IpCheck",
+    "Lan",
+    "Macro",
+    "ModuleCheck",
+    "Node",
+    "NotReplicated",
+    "PingCheck",
+    "Proc",
+    "Replicated",
+    "Rfs",
+    "Rule",
+    "Service",
+    "SplitbrainCheck",
+    "TcpCheck",
+    "Unsupported",
+    "User",
+    "UserConfig",
+    "Vhost",
+    "Vip",
+    "VipInterface",
+    "VirtualAddr",
+    "VirtualHostname",
+    "load_cluster",
+    "load_userconfig",
+    "safeconf",
+    "unsupported",
+]
