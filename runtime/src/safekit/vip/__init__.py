@@ -1,7 +1,7 @@
 """Virtual addresses: taken, announced, filtered, released (spec §3.5, §5.3, §5.4; `docs/architecture.md`).
 
-Synchronous and quick (milliseconds; `nft` takes tens): `module.py` calls them in a thread. Each may be repeated at any time.
-All raise `VipError(code, message, facts)` and then have changed nothing.
+Synchronous and quick (milliseconds; `nft` takes tens): `module.py` calls them in a thread. Each may be repeated at any
+time. All raise `VipError(code, message, facts)` and then have changed nothing.
 
 Mirror (`mirror.py`):
     vip = MirrorVip(module, addresses: tuple[VirtualAddress, ...], run: Path)      # run = Paths.module_run(module)
@@ -9,14 +9,17 @@ Mirror (`mirror.py`):
     vip.take() -> None                          adds all or none, announces once
     vip.held() -> bool                          every address is there and ours
     vip.release(tcpreset: bool) -> Released     resets connections, removes only what we added
-    await vip.keep_announcing()                 repeats after 1, 2, 4 s, then arpreroute's period; ends by itself or when cancelled
+    await vip.keep_announcing()                 repeats after 1, 2, 4 s, then arpreroute's period; ends by itself or
+    when cancelled
 
 Farm (`farm.py`):
-    vip = FarmVip(module, service: FarmService, node: str, identity: str, run: Path)   # identity: the same text on every node
+    vip = FarmVip(module, service: FarmService, node: str, identity: str, run: Path)   # identity: the same text on
+    every node
     vip.plan() -> tuple[Placement, ...]
     vip.macs() -> dict[str, str]                this node's part of the membership payload (JSON-ready)
     vip.up(view: Mapping[str, Member]) -> None  filter, then addresses, then announcement; the view holds this node too
-    vip.update(view) -> bool                    True: the kernel was changed; False: nothing to write. Also repairs what a stranger removed
+    vip.update(view) -> bool                    True: the kernel was changed; False: nothing to write. Also repairs what
+    a stranger removed
     vip.down(tcpreset: bool) -> Released        connections, addresses, then filter
     vip.held() -> bool                          every address is there and the filter is in force
     vip.shares() -> dict[str, Share]            this node, per group ("web" -> Share(1366, 33.3)); zero before `up`
@@ -27,6 +30,6 @@ Farm (`farm.py`):
 From the configuration (`from_config.py`):
     mirror_addresses(vip) -> tuple[VirtualAddress, ...]      farm_service(vip) -> FarmService
 
-After a restart of `safekitd` build the same object and call `take()` or `up(view)` again: what is right is left alone, nothing is
-announced as lost, no connection is touched. `release` and `down` work on a fresh object too.
+After a restart of `safekitd` build the same object and call `take()` or `up(view)` again: what is right is left alone,
+nothing is announced as lost, no connection is touched. `release` and `down` work on a fresh object too.
 """

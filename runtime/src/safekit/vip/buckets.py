@@ -1,12 +1,13 @@
 """Which node owns which bucket, and which bucket a client falls into. Pure; the same on every node.
 
-Owners: weighted rendezvous with an even quota. Each bucket prefers nodes in the order of a score drawn from (identity, node, bucket)
-and scaled by the node's power; buckets are dealt in index order to the first preferred node whose quota is not used up. The quota is
-the exact share by power (largest remainder), so that shares are even to one bucket; the preferences do not depend on who else is
-there, so that a node that leaves moves its own buckets and few others (measured in `tests/unit/vip`).
+Owners: weighted rendezvous with an even quota. Each bucket prefers nodes in the order of a score drawn from (identity,
+node, bucket) and scaled by the node's power; buckets are dealt in index order to the first preferred node whose quota
+is not used up. The quota is the exact share by power (largest remainder), so that shares are even to one bucket; the
+preferences do not depend on who else is there, so that a node that leaves moves its own buckets and few others
+(measured in `tests/unit/vip`).
 
-Scores are integers: floating point logarithms may differ in the last bit between two machines, and two nodes that disagree about one
-bucket both answer for it, or neither.
+Scores are integers: floating point logarithms may differ in the last bit between two machines, and two nodes that
+disagree about one bucket both answer for it, or neither.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from ipaddress import IPv4Address
 
 from safekit.vip.service import HashKey, IPAddress, Share
 
@@ -30,7 +30,9 @@ def hash_seed(identity: str) -> int:
 
 
 def assign(powers: Mapping[str, int], identity: str) -> tuple[str | None, ...]:
-    """Owner of each of the `BUCKETS` buckets among the live nodes in `powers` (power 0 owns none). All None if nobody has power."""
+    """Owner of each of the `BUCKETS` buckets among the live nodes in `powers` (power 0 owns none). All None if nobody
+    has power.
+    """
     quota = quotas(powers)
     if not quota:
         return (None,) * BUCKETS
@@ -80,7 +82,9 @@ def _draw(text: str) -> int:
 
 @lru_cache(maxsize=64)
 def _scores(identity: str, node: str, power: int) -> tuple[int, ...]:
-    """The lower, the more preferred: an exponential draw divided by the power (the least of such draws wins in proportion)."""
+    """The lower, the more preferred: an exponential draw divided by the power (the least of such draws wins in
+    proportion).
+    """
     stream = hashlib.shake_128(f"safekit farm|{identity}|{node}".encode()).digest(8 * BUCKETS)
     return tuple(
         ((_minus_log2(draw >> 32) << 96) // power << 64) | draw  # the raw draw settles ties of the logarithm
@@ -104,7 +108,7 @@ def _minus_log2(draw: int) -> int:
 
 
 def jenkins_hash(data: bytes, seed: int) -> int:
-    """Bob Jenkins' lookup3 as the kernel's `jhash` runs it on a little-endian machine; `data` is a multiple of 4 bytes."""
+    """Bob Jenkins' lookup3 as the kernel's `jhash` runs it on little-endian machines; whole words of 4 bytes only."""
     words = list(struct.unpack(f"<{len(data) // 4}I", data))
     a = b = c = (0xDEADBEEF + len(data) + seed) & _MASK
     while len(words) > 3:
@@ -139,8 +143,3 @@ def _final(a: int, b: int, c: int) -> int:
     a = (a ^ c) - _rotate(c, 4) & _MASK
     b = (b ^ a) - _rotate(a, 14) & _MASK
     return (c ^ b) - _rotate(b, 24) & _MASK
-
-
-def is_ipv4(address: IPAddress) -> bool:
-    """True for an IPv4 address."""
-    return isinstance(address, IPv4Address)

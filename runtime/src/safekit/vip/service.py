@@ -46,8 +46,8 @@ class ArpReroute:
 class VirtualAddress:
     """One `<virtual_addr>` with what its `<interface>` says of it (spec §3.5).
 
-    `interface` forces the interface; otherwise it is the one whose network contains the address. `prefix_length` is the declared
-    netmask and restricts that choice to networks with this mask.
+    `interface` forces the interface; otherwise it is the one whose network contains the address. `prefix_length` is the
+    declared netmask and restricts that choice to networks with this mask.
     """
 
     address: IPAddress
@@ -83,7 +83,9 @@ class BalancingRule:
 
 @dataclass(frozen=True)
 class BalancingGroup:
-    """One `<group>`: its rules share one table of buckets. `powers` empty: every member, power 1; otherwise those not named have 0."""
+    """One `<group>`: its rules share one table of buckets. `powers` empty: every member, power 1; otherwise those not
+    named have 0.
+    """
 
     name: str
     rules: tuple[BalancingRule, ...]
@@ -100,6 +102,27 @@ class FarmService:
 
     addresses: tuple[VirtualAddress, ...]
     groups: tuple[BalancingGroup, ...]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a virtual address goes on this node: `source` is the node's own address in the same network."""
+
+    address: IPAddress
+    interface: str
+    index: int
+    mac: str
+    source: IPAddress
+
+
+@dataclass(frozen=True)
+class Flow:
+    """One TCP connection to a virtual address, seen from the server."""
+
+    client: IPAddress
+    client_port: int
+    address: IPAddress
+    port: int
 
 
 @dataclass(frozen=True)

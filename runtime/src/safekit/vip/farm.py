@@ -1,0 +1,256 @@
+"""The virtual addresses of a farm: on every UP node, with the filter that gives each client one of them (spec §5.3,
+§5.4 `vmac_directed`).
+
+Order is safety: the filter is in force before an address is set and until it is gone, so that at no moment two nodes
+take one packet. What a node does follows from the configuration, the cluster's identity and the view only; nodes with
+the same view agree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from safekit.vip import announce, buckets, ruleset, sockets
+from safekit.vip.addresses import Addresses
+from safekit.vip.filter import FarmFilter
+from safekit.vip.ruleset import FarmRules, ServiceMap
+from safekit.vip.service import FarmService, Flow, Member, Placement, Protocol, Released, Share, View, VipError
+
+Owners = tuple[tuple[str | None, ...], ...]
+Former = tuple[Mapping[int, str], ...]
+RECORD = "farm.json"
+
+
+class FarmRecord:
+    """The last view and its former owners, in the module's run directory: what a restarted daemon goes on with."""
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / RECORD
+
+    def write(self, view: View, former: Former) -> None:
+        """Keep them; untouched if equal."""
+        content = json.dumps(
+            {
+                "view": {
+                    name: {"macs": dict(member.macs), "open": member.open} for name, member in sorted(view.items())
+                },
+                "former": [{str(bucket): name for bucket, name in sorted(table.items())} for table in former],
+            }
+        )
+        if self._path.exists() and self._path.read_text() == content:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(content)
+        temporary.replace(self._path)
+
+    def read(self) -> tuple[dict[str, Member], Former] | None:
+        """What was kept; None if nothing was."""
+        try:
+            content = json.loads(self._path.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        view = {name: Member(entry["macs"], entry["open"]) for name, entry in content["view"].items()}
+        return view, tuple({int(bucket): name for bucket, name in table.items()} for table in content["former"])
+
+    def forget(self) -> None:
+        """The module is down."""
+        self._path.unlink(missing_ok=True)
+
+
+class FarmVip:
+    """One farm module on one node. Every method may be repeated; a new object continues an old one's work."""
+
+    def __init__(self, module: str, service: FarmService, node: str, identity: str, run: Path) -> None:
+        self.module = module
+        self.node = node
+        self._service = service
+        self._identity = f"{identity}|{module}"
+        self._seed = buckets.hash_seed(self._identity)
+        self._addresses = Addresses(run)
+        self._filter = FarmFilter(module)
+        self._services: ServiceMap = ruleset.services(service.groups, [one.address for one in service.addresses])
+        self._record = FarmRecord(run)
+        self._rules: FarmRules | None = None
+        self._announced: tuple[Placement, ...] = ()
+
+    def plan(self) -> tuple[Placement, ...]:
+        """Where each address goes. VipError if one cannot be placed or belongs to another. Touches nothing."""
+        return self._addresses.place(self._service.addresses)
+
+    def macs(self) -> dict[str, str]:
+        """This node's part of the membership payload: virtual address -> Ethernet address."""
+        return {str(placement.address): placement.mac for placement in self.plan()}
+
+    def up(self, view: View) -> None:
+        """Filter in force, addresses set, announced. `view`: every UP node with this one."""
+        self._follow(view)
+
+    def update(self, view: View) -> bool:
+        """Follow a new view; also puts back what a stranger removed. True if the kernel was changed."""
+        return self._follow(view)
+
+    def down(self, tcpreset: bool) -> Released:
+        """Reset the connections if asked, remove the addresses, then the filter; also after a crash or with another
+        configuration.
+        """
+        self._announced = ()
+        self._rules = None
+        mine = sorted({one.address for one in self._service.addresses} | self._addresses.recorded(), key=str)
+        held = [address for address in mine if self._addresses.has(address)]
+        count, note = sockets.reset_connections(held) if tcpreset else (0, "")
+        removed = self._addresses.remove(mine)
+        self._filter.remove()
+        self._record.forget()
+        return Released(tuple(map(str, removed)), count, note)
+
+    def held(self) -> bool:
+        """True if every address is here and the filter of the last view is in force."""
+        rules = self._rules
+        if rules is None or not self._addresses.held(self._service.addresses):
+            return False
+        return self._filter.in_force(rules) == ruleset.digest(rules)
+
+    def shares(self) -> dict[str, Share]:
+        """What this node serves of each group; nothing before `up` and after `down`."""
+        if self._rules is None:
+            return {group.name: Share(0, 0.0) for group in self._service.groups}
+        tables = zip(self._service.groups, self._rules.owners, strict=True)
+        return {group.name: buckets.share(owners, self.node) for group, owners in tables}
+
+    def owners(self) -> dict[str, dict[str, int]]:
+        """Per group: how many of the 4,096 buckets each node owns."""
+        if self._rules is None:
+            return {group.name: {} for group in self._service.groups}
+        nodes = sorted({self.node, *self._rules.members})
+        tables = zip(self._service.groups, self._rules.owners, strict=True)
+        return {group.name: {node: owners.count(node) for node in nodes} for group, owners in tables}
+
+    def counters(self) -> dict[str, int]:
+        """Packets since the filter was first loaded, by what became of them."""
+        return self._filter.counters()
+
+    async def keep_announcing(self) -> None:
+        """Repeat the announcements of the addresses that this node answers for; ends by itself, at the next view, or
+        when cancelled.
+        """
+        announced = self._announced
+        reroutes = {one.address: one.reroute for one in self._service.addresses}
+        await announce.keep_announcing(
+            [(p, reroutes[p.address]) for p in announced], lambda: bool(announced) and self._announced is announced
+        )
+
+    def _follow(self, view: View) -> bool:
+        if self.node not in view:
+            raise VipError(
+                "vip.member", f"the view {sorted(view)} does not hold this node, {self.node}", node=self.node
+            )
+        placements = self.plan()
+        if self._rules is None:
+            self._adopt(placements)
+        owners = self._owners_in(view)
+        rules = self._rules_for(view, placements, owners, self._former(view, owners))
+        self._record.write(view, rules.former)
+        changed = self._filter.apply(rules, self._kept(rules))
+        if self._addresses.add(placements):
+            changed = True
+        self._rules = rules
+        self._announced = tuple(p for p in placements if p.address in rules.answers)
+        if changed:
+            announce.announce(self._announced)
+        return changed
+
+    def _adopt(self, placements: tuple[Placement, ...]) -> None:
+        """Go on with the view of an earlier daemon, if its filter is in force: then this node does not join, it never
+        left.
+        """
+        recorded = self._record.read()
+        if recorded is None:
+            return
+        view, former = recorded
+        if self.node not in view or len(former) != len(self._service.groups):
+            return
+        rules = self._rules_for(view, placements, self._owners_in(view), former)
+        if self._filter.adopt(rules):
+            self._rules = rules
+
+    def _rules_for(
+        self, view: View, placements: tuple[Placement, ...], owners: Owners, former: tuple[Mapping[int, str], ...]
+    ) -> FarmRules:
+        answers = frozenset(
+            p.address for p in placements if buckets.elect(sorted(view), p.address, self._identity) == self.node
+        )
+        return FarmRules(
+            module=self.module,
+            node=self.node,
+            seed=self._seed,
+            placements=placements,
+            groups=self._service.groups,
+            members={name: self._wires(name, view, placements) for name in view if name != self.node},
+            owners=owners,
+            former=former,
+            answers=answers,
+        )
+
+    def _owners_in(self, view: View) -> Owners:
+        return tuple(
+            buckets.assign(
+                {name: group.power_of(name) if member.open else 0 for name, member in view.items()}, self._identity
+            )
+            for group in self._service.groups
+        )
+
+    def _wires(self, name: str, view: View, placements: tuple[Placement, ...]) -> Mapping[str, str]:
+        """The Ethernet address of a member on each of our wires: what it gives for the addresses that we have there."""
+        wires: dict[str, str] = {}
+        for placement in placements:
+            mac = view[name].macs.get(str(placement.address))
+            if mac is None:
+                message = (
+                    f"node {name} gives no Ethernet address for VIP {placement.address}: is its configuration the same?"
+                )
+                raise VipError("vip.member", message, node=name, address=str(placement.address))
+            wires.setdefault(placement.interface, mac)
+        return wires
+
+    def _former(self, view: View, owners: Owners) -> tuple[Mapping[int, str], ...]:
+        """Per group: buckets of this node that a living member owned before this view (spec §5.3 leaves it open; we
+        break nothing).
+
+        A node that joins was in no view before: the former owners are those of the view without it. A bucket that stays
+        keeps its former owner for as long as that one lives, for the sake of its old connections.
+        """
+        if self._rules is not None:
+            before, kept = self._rules.owners, self._rules.former
+        else:
+            before = self._owners_in({name: member for name, member in view.items() if name != self.node})
+            kept = tuple({} for _ in owners)
+        result: list[Mapping[int, str]] = []
+        for now, was, earlier in zip(owners, before, kept, strict=True):
+            table: dict[int, str] = {}
+            for bucket, owner in enumerate(now):
+                if owner != self.node:
+                    continue
+                previous = was[bucket] if was[bucket] != self.node else earlier.get(bucket)
+                if previous is not None and previous in view:
+                    table[bucket] = previous
+            result.append(table)
+        return tuple(result)
+
+    def _kept(self, rules: FarmRules) -> list[Flow]:
+        """Connections that this node holds in buckets that have a former owner: the filter must know that they began
+        here.
+        """
+        if not any(rules.former):
+            return []
+        kept = []
+        for flow in sockets.flows(p.address for p in rules.placements):
+            target = self._services.of(flow.address, Protocol.TCP, flow.port)
+            if target is None:
+                continue
+            key, group = target
+            if buckets.bucket_of(flow.client, flow.client_port, key, self._seed) in rules.former[group]:
+                kept.append(flow)
+        return kept

@@ -1,0 +1,433 @@
+"""The farm filter of one module as nftables text. Pure: `FarmRules` in, transactions out; `filter.py` loads them.
+
+Three tables, all ours, all called `safekit_MODULE`:
+
+`netdev`  before the node's own stack sees a frame, on each interface that carries a virtual address (`vmac_directed`,
+spec §5.4):
+
+    frame to a VIP -> from another member: decided already, taken (a frame is forwarded once, so there is no loop)
+                   -> a fragment: no port to be seen, so whole datagrams go by the client's address
+                   -> service (address . protocol . port, then address . protocol) -> hash of the client -> bucket
+                   -> ping: by the client's address, in the first group, so that exactly one node answers
+                   -> ICMP error: by the client in the quoted packet, in the group of the quoted service
+                   -> no service: refused (TCP is reset, the rest dropped) by the node that received it
+
+    bucket -> owner: mine -> taken; another's -> its MAC in, mine as source (or a switch would learn the client's on the
+    wrong port),
+              out again on the same wire; mine since the last change of the view -> second chance
+
+    Second chance: a TCP segment of a bucket that just became mine belongs to the former owner unless the connection
+    began here. `fresh4`/`fresh6` hold the connections that began here (filled by their SYN); everything else goes on to
+    the former owner, which takes it because it comes from a member. So a join, a drain or a new weight breaks no
+    connection.
+
+    ARP and ND for a VIP are answered by one elected node; the others drop the question.
+
+`arp`     a node that answers clients from a VIP would ask for their MAC in the VIP's name, and so draw the VIP to
+itself: it asks in its
+          own. And an interface beside the VIP's (on the same wire) does not answer for it.
+`ip6`     the same for neighbour solicitations.
+
+The seed of the hash is explicit: without it the kernel draws one per rule and node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+
+from safekit.vip.service import BalancingGroup, Flow, HashKey, IPAddress, Placement, Protocol, VipError
+
+_FAMILIES = (4, 6)
+_INGRESS_PRIORITY = -500
+_FLOWS = 131072
+_IP = {4: "ip", 6: "ip6"}
+_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
+_PROTOCOL_FIELD = {4: "ip protocol", 6: "meta l4proto"}
+_NUMBER = {Protocol.TCP: 6, Protocol.UDP: 17}
+_ICMP = {4: "icmp", 6: "icmpv6"}
+_ICMP_NUMBER = {4: 1, 6: 58}
+# Where the packet quoted in an ICMP error says, in bits from the ICMP header: protocol, client, service and client port.
+_QUOTED = {
+    4: ("@th,136,8", "@th,192,32", "@th,224,16", "@th,240,16"),
+    6: ("@th,112,8", "@th,256,128", "@th,384,16", "@th,400,16"),
+}
+_ERRORS = {
+    4: "icmp type { destination-unreachable, time-exceeded, parameter-problem }",
+    6: "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }",
+}
+_NEIGHBOUR = "{ nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect }"
+_OPENING = "tcp flags & (fin | syn | rst | ack) == syn"
+
+
+@dataclass(frozen=True)
+class FarmRules:
+    """Everything the filter of one module on one node depends on.
+
+    `members`: the other live nodes, each with its MAC per interface of this node. `owners`: one table per group.
+    `former`: per group, the buckets of this node that a live member owned before. `answers`: the virtual addresses
+    whose ARP and ND this node answers.
+    """
+
+    module: str
+    node: str
+    seed: int
+    placements: tuple[Placement, ...]
+    groups: tuple[BalancingGroup, ...]
+    members: Mapping[str, Mapping[str, str]]
+    owners: tuple[tuple[str | None, ...], ...]
+    former: tuple[Mapping[int, str], ...]
+    answers: frozenset[IPAddress] = field(default_factory=frozenset)
+
+    def of_family(self, family: int) -> tuple[Placement, ...]:
+        """The placements of IPv4 or IPv6."""
+        return tuple(p for p in self.placements if p.address.version == family)
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """Each interface that carries a virtual address, once, in order."""
+        return tuple(dict.fromkeys(p.interface for p in self.placements))
+
+
+@dataclass(frozen=True)
+class ServiceMap:
+    """Where each service goes: (address, protocol, port or None for every port) -> (key, group index)."""
+
+    entries: Mapping[tuple[IPAddress, Protocol, int | None], tuple[HashKey, int]]
+
+    def of(self, address: IPAddress, protocol: Protocol, port: int) -> tuple[HashKey, int] | None:
+        """What decides about this service; None: refused."""
+        return self.entries.get((address, protocol, port)) or self.entries.get((address, protocol, None))
+
+
+def table_name(module: str) -> str:
+    """The name of the module's tables in every family."""
+    return f"safekit_{module}"
+
+
+def tables(rules: FarmRules) -> tuple[str, ...]:
+    """The families in which these rules have a table."""
+    return ("netdev", *(("arp",) if rules.of_family(4) else ()), *(("ip6",) if rules.of_family(6) else ()))
+
+
+def services(groups: Sequence[BalancingGroup], addresses: Sequence[IPAddress]) -> ServiceMap:
+    """Spread the rules over the addresses. A rule for one address goes before a rule for `*`; two alike are an error.
+
+    `on_ipid` exists for UDP on IPv4 only (spec §3.5): for `*` it covers the IPv4 addresses.
+    """
+    entries: dict[tuple[IPAddress, Protocol, int | None], tuple[HashKey, int]] = {}
+    specific: dict[tuple[IPAddress, Protocol, int | None], bool] = {}
+    for index, group in enumerate(groups):
+        for rule in group.rules:
+            where = f"{rule.protocol} port {'*' if rule.port is None else rule.port}"
+            facts = {"group": group.name, "virtual_addr": str(rule.address or "*"), "port": str(rule.port or "*")}
+            if rule.address is not None and rule.address not in addresses:
+                message = f'group "{group.name}": the rule for {where} names {rule.address}, no virtual address of this module'
+                raise VipError("vip.service", message, **facts)
+            if rule.key is HashKey.ON_IPID and (
+                rule.protocol is not Protocol.UDP or isinstance(rule.address, IPv6Address)
+            ):
+                message = (
+                    f'group "{group.name}": the rule for {where} has filter on_ipid, which exists for udp on IPv4 only'
+                )
+                raise VipError("vip.service", message, **facts)
+            for address in addresses if rule.address is None else (rule.address,):
+                if rule.key is HashKey.ON_IPID and address.version == 6:
+                    continue
+                entry = (address, rule.protocol, rule.port)
+                if entry in entries and specific[entry] == (rule.address is not None):
+                    message = f'group "{group.name}": a second rule decides about {where} of {address}'
+                    raise VipError("vip.service", message, **facts)
+                if specific.get(entry, False):
+                    continue
+                entries[entry] = (rule.key, index)
+                specific[entry] = rule.address is not None
+    return ServiceMap(entries)
+
+
+def digest(rules: FarmRules) -> str:
+    """What tells this filter from every other: the table carries it as the name of an empty chain."""
+    return hashlib.sha256(f"{_standing(rules)}\0{_following(rules)}\0{_owner_texts(rules)}".encode()).hexdigest()[:16]
+
+
+def removal(module: str) -> str:
+    """The transaction after which nothing of the module's filter is there, whatever was there before."""
+    name = table_name(module)
+    return "".join(f"table {family} {name}\ndelete table {family} {name}\n" for family in ("netdev", "arp", "ip6"))
+
+
+def replacement(rules: FarmRules, flows: Iterable[Flow] = ()) -> str:
+    """The transaction that puts `rules` in the place of whatever is there. `flows`: connections held here, for the
+    second chance.
+    """
+    elements = _elements(rules, _owner_texts(rules), flows)
+    return removal(rules.module) + _standing(rules) + _following(rules) + elements + _mark(rules, "add")
+
+
+def difference(old: FarmRules, new: FarmRules, flows: Iterable[Flow] = ()) -> str | None:
+    """The transaction that turns `old` into `new`: changed buckets and members only. None: it takes a `replacement`;
+    empty: equal.
+    """
+    if _standing(old) != _standing(new):
+        return None
+    if digest(old) == digest(new):
+        return ""
+    table = f"netdev {table_name(new.module)}"
+    before, after = _owner_texts(old), _owner_texts(new)
+    lines: list[str] = []
+    changed: list[dict[int, str]] = []
+    for group, (was, now) in enumerate(zip(before, after, strict=True)):
+        gone = sorted(bucket for bucket in was if was[bucket] != now.get(bucket))
+        if gone:
+            lines.append(f"delete element {table} owners_{group} {{ {', '.join(map(str, gone))} }}\n")
+        changed.append({bucket: text for bucket, text in now.items() if was.get(bucket) != text})
+    lines.append(_following(new))
+    lines.append(_elements(new, changed, flows))
+    for name in sorted(set(old.members) - set(new.members)):
+        lines += [f"delete chain {table} chance_{_tag(name)}\n", f"delete chain {table} node_{_tag(name)}\n"]
+        lines.append(f"delete counter {table} forwarded_{_tag(name)}\n")
+    return "".join(lines) + _mark(old, "delete") + _mark(new, "add")
+
+
+def _mark(rules: FarmRules, verb: str) -> str:
+    return f"{verb} chain netdev {table_name(rules.module)} digest_{digest(rules)}\n"
+
+
+def _tag(node: str) -> str:
+    """A node's name as part of an nftables name."""
+    if re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", node):
+        return node
+    return "x" + hashlib.sha256(node.encode()).hexdigest()[:16]
+
+
+def _owner_texts(rules: FarmRules) -> list[dict[int, str]]:
+    """Per group: bucket -> verdict. Buckets without owner have no element: their packets are refused."""
+    result: list[dict[int, str]] = []
+    for owners, former in zip(rules.owners, rules.former, strict=True):
+        texts: dict[int, str] = {}
+        for bucket, owner in enumerate(owners):
+            if owner is None:
+                continue
+            chain = "node" if owner != rules.node or bucket not in former else "chance"
+            texts[bucket] = f"goto {chain}_{_tag(owner if chain == 'node' else former[bucket])}"
+        result.append(texts)
+    return result
+
+
+def _elements(rules: FarmRules, texts: Sequence[Mapping[int, str]], flows: Iterable[Flow]) -> str:
+    table = f"netdev {table_name(rules.module)}"
+    lines: list[str] = []
+    for group, elements in enumerate(texts):
+        if elements:
+            lines.append(f"add element {table} owners_{group} {{\n")
+            pairs = [f"{bucket} : {text}" for bucket, text in sorted(elements.items())]
+            lines += [f"  {', '.join(pairs[start : start + 8])},\n" for start in range(0, len(pairs), 8)]
+            lines.append("}\n")
+    held = list(flows)
+    for family in _FAMILIES:
+        keys = [f"{f.client} . {f.client_port} . {f.address} . {f.port}" for f in held if f.address.version == family]
+        if keys:
+            lines.append(f"add element {table} fresh{family} {{ {', '.join(keys)} }}\n")
+    return "".join(lines)
+
+
+def _following(rules: FarmRules) -> str:
+    """The parts that follow the view: members, their chains, who answers ARP and ND. Written over themselves at each
+    change.
+    """
+    table = f"netdev {table_name(rules.module)}"
+    lines: list[str] = []
+
+    def chain(name: str, *body: str) -> None:
+        lines.append(f"add chain {table} {name}\nflush chain {table} {name}\n")
+        lines.extend(f"add rule {table} {name} {rule}\n" for rule in body)
+
+    macs = sorted({mac for wires in rules.members.values() for mac in wires.values()})
+    lines.append(f"flush set {table} members\n")
+    if macs:
+        lines.append(f"add element {table} members {{ {', '.join(macs)} }}\n")
+    own = {placement.interface: placement.mac for placement in rules.placements}
+    me = f"node_{_tag(rules.node)}"
+    for name, wires in sorted(rules.members.items()):
+        tag = _tag(name)
+        lines.append(f"add counter {table} forwarded_{tag}\n")
+        ways = [
+            f'iifname "{wire}" ether saddr set {own[wire]} ether daddr set {wires[wire]} fwd to "{wire}"'
+            for wire in rules.interfaces
+            if wire in wires
+        ]
+        chain(f"node_{tag}", f"counter name forwarded_{tag}", *ways, "drop")
+        second: list[str] = [f"meta l4proto != tcp goto {me}"]
+        for family in _FAMILIES:
+            ip = _IP[family]
+            flow = f"{ip} saddr . tcp sport . {ip} daddr . tcp dport"
+            second.append(f"meta protocol {ip} {_OPENING} update @fresh{family} {{ {flow} }} goto {me}")
+            closing = f"update @fresh{family} {{ {flow} timeout 2m }}"
+            second.append(f"{flow} @fresh{family} tcp flags & (fin | rst) != 0 {closing} goto {me}")
+            # Data prolongs, a bare acknowledgement does not: the last one comes after the FIN.
+            second.append(f"{flow} @fresh{family} tcp flags & psh != 0 update @fresh{family} {{ {flow} }} goto {me}")
+            second.append(f"{flow} @fresh{family} goto {me}")
+        chain(f"chance_{tag}", *second, "counter name second_chance", f"goto node_{tag}")
+    answered4 = [str(p.address) for p in rules.of_family(4) if p.address in rules.answers]
+    answered6 = [f"{int(p.address):#034x}" for p in rules.of_family(6) if p.address in rules.answers]
+    chain("asked4", *([f"arp daddr ip {{ {', '.join(answered4)} }} accept"] if answered4 else []), "drop")
+    chain("asked6", *([f"@th,64,128 {{ {', '.join(answered6)} }} accept"] if answered6 else []), "drop")
+    return "".join(lines)
+
+
+def _standing(rules: FarmRules) -> str:
+    """The parts that follow the configuration only."""
+    name = table_name(rules.module)
+    me = _tag(rules.node)
+    size = max((len(owners) for owners in rules.owners), default=1)
+    lines = [f"table netdev {name} {{"]
+    lines += [f"  counter {counter} {{ }}" for counter in ("local", "taken", "second_chance", "refused")]
+    lines.append("  set members { type ether_addr; }")
+    for family in _FAMILIES:
+        key = f"{_TYPE[family]} . inet_service . {_TYPE[family]} . inet_service"
+        lines.append(f"  set fresh{family} {{ type {key}; size {_FLOWS}; flags dynamic, timeout; timeout 1d; }}")
+    lines += [f"  map owners_{group} {{ type mark : verdict; size {size}; }}" for group in range(len(rules.groups))]
+    lines.append(f"  chain node_{me} {{\n    counter name local\n    meta mark set 0 accept\n  }}")
+    lines.append("  chain asked4 { }\n  chain asked6 { }")
+    lines.append(
+        "  chain refused {\n    counter name refused\n    meta l4proto tcp reject with tcp reset\n    drop\n  }"
+    )
+    for group in range(len(rules.groups)):
+        lines.append(
+            f"  chain bucket_{group} {{\n    meta mark vmap @owners_{group}\n    counter name refused\n    drop\n  }}"
+        )
+    service_map = services(rules.groups, [p.address for p in rules.placements])
+    for family in _FAMILIES:
+        if rules.of_family(family):
+            lines += _hash_chains(rules, family) + _entry_chain(rules, family, service_map)
+    lines += [_base_chain(rules, number, wire) for number, wire in enumerate(rules.interfaces)]
+    lines.append("}")
+    lines += _source_tables(rules)
+    return "\n".join(lines) + "\n"
+
+
+def _hash_chains(rules: FarmRules, family: int) -> list[str]:
+    ip = _IP[family]
+    _, client, _, client_port = _QUOTED[family]
+    keys = {
+        "addr": f"{ip} saddr",
+        "port": f"{ip} saddr . th sport",
+        "quoted_addr": client,
+        "quoted_port": f"{client} . {client_port}",
+    }
+    if family == 4:
+        keys["ipid"] = "ip id"
+    return [
+        f"  chain {kind}{family}_{group} {{\n"
+        f"    meta mark set jhash {key} mod {len(rules.owners[group])} seed {rules.seed:#x} goto bucket_{group}\n  }}"
+        for group in range(len(rules.groups))
+        for kind, key in keys.items()
+    ]
+
+
+def _entry_chain(rules: FarmRules, family: int, service_map: ServiceMap) -> list[str]:
+    ip, protocol_field, icmp = _IP[family], _PROTOCOL_FIELD[family], _ICMP[family]
+    quoted_protocol, _, quoted_port, _ = _QUOTED[family]
+    addresses = [p.address for p in rules.of_family(family)]
+    mine = {entry: target for entry, target in service_map.entries.items() if entry[0].version == family}
+    exact: list[str] = []
+    whole: list[str] = []
+    fragments: dict[tuple[IPAddress, str], int] = {}
+    quoted: list[tuple[bool, str]] = []
+    for (address, protocol, port), (key, group) in mine.items():
+        kind = key.value.removeprefix("on_")
+        chain = f"{kind}{family}_{group}"
+        if port is None:
+            whole.append(f"{address} . {protocol} : goto {chain}")
+        else:
+            exact.append(f"{address} . {protocol} . {port} : goto {chain}")
+        fragments.setdefault((address, str(protocol)), group)
+        about = f"{ip} daddr {address} {quoted_protocol} {_NUMBER[protocol]}"
+        about += "" if port is None else f" {quoted_port} {port}"
+        quoted.append((port is None, f"    {about} goto quoted_{'port' if kind == 'port' else 'addr'}{family}_{group}"))
+    ping: list[str] = []
+    if rules.groups:
+        ping = [f"    {icmp} type echo-request goto addr{family}_0"]
+        fragments.update({(address, "ipv6-icmp" if family == 6 else "icmp"): 0 for address in addresses})
+        quoted.append((True, f"    {quoted_protocol} {_ICMP_NUMBER[family]} goto quoted_addr{family}_0"))
+    pieces = [f"{address} . {protocol} : goto addr{family}_{group}" for (address, protocol), group in fragments.items()]
+    fragment = "ip frag-off & 0x3fff != 0" if family == 4 else "exthdr frag exists"
+    lines = [
+        _map(f"services{family}", f"{_TYPE[family]} . inet_proto . inet_service", exact),
+        _map(f"protocols{family}", f"{_TYPE[family]} . inet_proto", whole),
+        _map(f"fragments{family}", f"{_TYPE[family]} . inet_proto", pieces),
+        f"  chain errors{family} {{",
+        *(text for _, text in sorted(quoted, key=lambda pair: pair[0])),  # a rule for one port goes before one for all
+        "    counter name refused",
+        "    drop",
+        "  }",
+        f"  chain entry{family} {{",
+        "    meta pkttype { broadcast, multicast } drop",  # would be served by every node
+        "    meta pkttype other accept",  # flooded copy of a frame to another station: not ours to forward
+    ]
+    if family == 6:
+        lines.append(f"    icmpv6 type {_NEIGHBOUR} accept")
+    lines += [
+        "    ether saddr @members counter name taken accept",
+        f"    {fragment} {ip} daddr . {protocol_field} vmap @fragments{family}",
+        f"    {fragment} goto refused",
+        f"    {ip} daddr . {protocol_field} . th dport vmap @services{family}",
+        f"    {ip} daddr . {protocol_field} vmap @protocols{family}",
+        *ping,
+        f"    {_ERRORS[family]} goto errors{family}",
+        "    goto refused",
+        "  }",
+    ]
+    return lines
+
+
+def _map(name: str, key: str, elements: Sequence[str]) -> str:
+    content = f" elements = {{ {', '.join(elements)} }};" if elements else ""
+    return f"  map {name} {{ type {key} : verdict;{content} }}"
+
+
+def _base_chain(rules: FarmRules, number: int, wire: str) -> str:
+    four = [str(p.address) for p in rules.of_family(4) if p.interface == wire]
+    six = [p.address for p in rules.of_family(6) if p.interface == wire]
+    lines = [
+        f"  chain ingress_{number} {{",
+        f'    type filter hook ingress device "{wire}" priority {_INGRESS_PRIORITY}; policy accept;',
+    ]
+    if four:
+        lines.append(f"    arp operation request arp daddr ip {{ {', '.join(four)} }} goto asked4")
+        lines.append(f"    ip daddr {{ {', '.join(four)} }} goto entry4")
+    if six:
+        targets = ", ".join(f"{int(address):#034x}" for address in six)
+        lines.append(f"    icmpv6 type nd-neighbor-solicit @th,64,128 {{ {targets} }} goto asked6")
+        lines.append(
+            f"    icmpv6 type nd-neighbor-advert @th,64,128 {{ {targets} }} drop"
+        )  # the elected node's: not a duplicate
+        lines.append(f"    ip6 daddr {{ {', '.join(map(str, six))} }} goto entry6")
+    return "\n".join([*lines, "  }"])
+
+
+def _source_tables(rules: FarmRules) -> list[str]:
+    name = table_name(rules.module)
+    lines: list[str] = []
+    if four := rules.of_family(4):
+        lines += [f"table arp {name} {{", "  chain output {", "    type filter hook output priority 0; policy accept;"]
+        for p in four:
+            asks = f'oifname "{p.interface}" arp operation request arp saddr ip {p.address}'
+            lines.append(f"    {asks} arp daddr ip != {p.address} arp saddr ip set {p.source}")
+        lines += ["  }", "  chain input {", "    type filter hook input priority 0; policy accept;"]
+        lines += [f'    iifname != "{p.interface}" arp operation request arp daddr ip {p.address} drop' for p in four]
+        lines += ["  }", "}"]
+    if six := rules.of_family(6):
+        lines += [
+            f"table ip6 {name} {{",
+            "  chain output {",
+            "    type filter hook output priority -150; policy accept;",
+        ]
+        for p in six:
+            asks = f'oifname "{p.interface}" icmpv6 type nd-neighbor-solicit ip6 saddr {p.address}'
+            lines.append(f"    {asks} ip6 saddr set {p.source}")
+        lines += ["  }", "}"]
+    return lines

@@ -1,0 +1,264 @@
+"""A wire with three servers and a client, each in a network namespace of its own; nothing leaves them or stays behind.
+
+A namespace lives in a thread that left the machine's network (`unshare`): it is gone with the thread, whatever ends the tests. Code
+that runs in a node's thread, and every process and socket made there, is in that node's network.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import selectors
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+T = TypeVar("T")
+
+VIP4 = "10.66.0.100"
+VIP6 = "fd66::100"
+
+
+def _leave_the_network() -> None:
+    if _libc.unshare(_CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "unshare")
+
+
+class Node:
+    """One network namespace and what was started in it."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self.name = name
+        self.address4 = f"10.66.0.{number}"
+        self.address6 = f"fd66::{number}"
+        self.mac = f"02:66:00:00:00:{number:02x}"
+        self._thread = ThreadPoolExecutor(1, initializer=_leave_the_network)
+        self.thread_id = self.run(threading.get_native_id)
+        self._servers: list[Server] = []
+
+    def run(self, function: Callable[..., T], *arguments: Any, timeout: float = 30.0) -> T:
+        """Call in this node's network."""
+        return self._thread.submit(function, *arguments).result(timeout)
+
+    def command(self, *words: str, check: bool = True, text: str | None = None) -> str:
+        """Run a program in this node's network; its output."""
+        answer = self.run(
+            lambda: subprocess.run(words, input=text, capture_output=True, text=True, timeout=20, check=False)
+        )
+        assert not check or answer.returncode == 0, f"{self.name}: {' '.join(words)}: {answer.stderr}"
+        return answer.stdout
+
+    def serve(self, port: int = 80, name: str | None = None) -> Server:
+        """An application that answers its name, over TCP and UDP, IPv4 and IPv6."""
+        server = self.run(Server, port, name or self.name)
+        self._servers.append(server)
+        return server
+
+    def die(self) -> None:
+        """The power goes: the cable answers no more."""
+        self.command("ip", "link", "set", "eth0", "down")
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._thread.shutdown()
+
+
+class Server:
+    """Says its name to every line and datagram; holds connections until the client ends them."""
+
+    def __init__(self, port: int, name: str) -> None:
+        self._name = name.encode()
+        self._selector = selectors.DefaultSelector()
+        self._stop_reader, self._stop_writer = os.pipe()
+        self._selector.register(self._stop_reader, selectors.EVENT_READ, "stop")
+        stream = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        stream.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        stream.bind(("::", port))
+        stream.listen(512)
+        self._selector.register(stream, selectors.EVENT_READ, "accept")
+        for family in (socket.AF_INET, socket.AF_INET6):
+            datagrams = socket.socket(family, socket.SOCK_DGRAM)
+            if family == socket.AF_INET6:
+                datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            else:
+                datagrams.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
+            datagrams.bind(("", port))
+            self._selector.register(datagrams, selectors.EVENT_READ, "datagram")
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+        self._thread.start()
+
+    def _loop(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                if key.data == "stop":
+                    return
+                self._answer(key.fileobj, key.data)  # type: ignore[arg-type]
+
+    def _answer(self, one: socket.socket, kind: str) -> None:
+        if kind == "accept":
+            connection, _ = one.accept()
+            connection.sendall(self._name + b"\n")
+            self._selector.register(connection, selectors.EVENT_READ, "line")
+        elif kind == "datagram":
+            data, ancillary, _, client = one.recvmsg(65536, 256)
+            keep = [entry for entry in ancillary if entry[1] in (8, socket.IPV6_PKTINFO)]
+            if one.family == socket.AF_INET:
+                _, source, _ = struct.unpack("=I4s4s", keep[0][2])
+                keep = [(socket.IPPROTO_IP, 8, struct.pack("=I4s4s", 0, source, bytes(4)))]
+            one.sendmsg([self._name + b" " + data[:8]], keep, 0, client)
+        else:
+            try:
+                data = one.recv(65536)
+            except OSError:
+                data = b""
+            if data:
+                one.sendall(self._name + b"\n")
+            else:
+                self._selector.unregister(one)
+                one.close()
+
+    def close(self) -> None:
+        os.write(self._stop_writer, b"x")
+        self._thread.join(5)
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+        self._selector.close()
+        os.close(self._stop_reader)
+        os.close(self._stop_writer)
+
+
+class Lab:
+    """The wire: a bridge, servers n1 n2 n3, one client with many addresses."""
+
+    def __init__(self) -> None:
+        self.switch = Node("switch", 250)
+        self.servers = {f"n{number}": Node(f"n{number}", 10 + number) for number in (1, 2, 3)}
+        self.client = Node("client", 200)
+        self.switch.command("ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
+        self.switch.command("ip", "link", "set", "br0", "up")
+        for node in [*self.servers.values(), self.client]:
+            self._plug(node)
+        for last in range(64):
+            self.client.command("ip", "address", "add", f"10.66.1.{last}/16", "dev", "eth0")
+            self.client.command("ip", "address", "add", f"fd66::1:{last:x}/64", "dev", "eth0", "nodad")
+
+    def _plug(self, node: Node) -> None:
+        port = f"p-{node.name}"
+        peer = ["peer", "name", "eth0", "address", node.mac, "netns", str(node.thread_id)]
+        self.switch.command("ip", "link", "add", port, "type", "veth", *peer)
+        self.switch.command("ip", "link", "set", port, "master", "br0", "up")
+        node.command("sysctl", "-qw", "net.ipv6.conf.default.accept_ra=0", "net.ipv6.conf.eth0.accept_ra=0")
+        node.command("sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=0", "net.ipv4.icmp_ratelimit=0")
+        node.command("ip", "link", "set", "lo", "up")
+        node.command("ip", "link", "set", "eth0", "up")
+        node.command("ip", "address", "add", f"{node.address4}/16", "dev", "eth0")
+        node.command("ip", "address", "add", f"{node.address6}/64", "dev", "eth0", "nodad")
+
+    def close(self) -> None:
+        for node in [*self.servers.values(), self.client, self.switch]:
+            node.close()
+
+
+@contextmanager
+def wire() -> Iterator[Lab]:
+    """A lab for one test."""
+    lab = Lab()
+    try:
+        yield lab
+    finally:
+        lab.close()
+
+
+# What a client does; each runs in the client's network.
+
+
+def client4(number: int) -> str:
+    return f"10.66.1.{number}"
+
+
+def client6(number: int) -> str:
+    return f"fd66::1:{number:x}"
+
+
+def connect(source: str, target: str, port: int = 80, source_port: int = 0, timeout: float = 5.0) -> socket.socket:
+    """An open connection; its first line is the server's name."""
+    return socket.create_connection((target, port), timeout, (source, source_port))
+
+
+def who_serves(source: str, target: str, port: int = 80, source_port: int = 0, timeout: float = 5.0) -> str:
+    """The name of the server that accepts this client."""
+    with connect(source, target, port, source_port, timeout) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # the port is free at once
+        return connection.makefile().readline().strip()
+
+
+def still_served_by(connection: socket.socket) -> str:
+    """Send a line on an open connection; the name that answers."""
+    connection.sendall(b"?\n")
+    data = b""
+    while not data.endswith(b"\n"):
+        part = connection.recv(100)
+        if not part:
+            raise ConnectionError("closed by the server")
+        data += part
+    return data.decode().strip().splitlines()[-1]
+
+
+def datagram_answers(
+    clients: Mapping[str, int], target: str, size: int = 8, patience: float = 0.5
+) -> dict[str, list[str]]:
+    """Send a datagram from each (address, port 0 = any); collect every answer until none comes for `patience`."""
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    answers: dict[str, list[str]] = {}
+    selector = selectors.DefaultSelector()
+    for source, port in clients.items():
+        one = socket.socket(family, socket.SOCK_DGRAM)
+        one.bind((source, port))
+        answers[source] = []
+        selector.register(one, selectors.EVENT_READ, source)
+        one.sendto(b"q" * size, (target, 80))
+    while ready := selector.select(patience):
+        for key, _ in ready:
+            data, sender = key.fileobj.recvfrom(100)  # type: ignore[union-attr]
+            assert sender[0] == target
+            answers[key.data].append(data.decode().split()[0])
+    for key in list(selector.get_map().values()):
+        key.fileobj.close()  # type: ignore[union-attr]
+    return answers
+
+
+def ping_answers(source: str, target: str, patience: float = 0.3) -> int:
+    """Send one echo request; how many replies come."""
+    six = ":" in target
+    family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if six else (socket.AF_INET, socket.IPPROTO_ICMP)
+    with socket.socket(family, socket.SOCK_RAW, protocol) as raw:
+        raw.bind((source, 0))
+        body = struct.pack(">BBHHH", 128 if six else 8, 0, 0, 0x5AFE, 1)
+        if not six:
+            total = sum(struct.unpack(">4H", body))
+            total = (total & 0xFFFF) + (total >> 16)
+            body = body[:2] + struct.pack(">H", ~total & 0xFFFF) + body[4:]
+        raw.sendto(body, (target, 0))
+        raw.settimeout(patience)
+        count = 0
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            try:
+                data, sender = raw.recvfrom(2000)
+            except TimeoutError:
+                break
+            icmp = data if six else data[20:]
+            count += sender[0] == target and icmp[0] == (129 if six else 0) and icmp[4:6] == b"\x5a\xfe"
+        return count
