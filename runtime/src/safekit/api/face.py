@@ -23,6 +23,7 @@ SUBSTATES = ("NotReady", "Transient", "Ready")
 
 ERRORS: Mapping[str, tuple[int, str]] = {
     "request.invalid": (400, "The request is not what the API expects: the message names the field."),
+    "request.forbidden": (403, "Only root may do this."),
     "request.too_large": (413, "The body of the request is larger than 64 MiB."),
     "request.unknown": (404, "No such path in the API."),
     "request.method": (405, "The path exists, but not with this HTTP method."),
