@@ -1,12 +1,13 @@
 """The disk of a node: an ext4 file system in a file, mounted beside the nodes, that can lose what was not synced.
 
 It holds the node's /data, /var and /opt. A container's own layer would keep in the page cache of the machine what a
-real node loses with its power, and so hide every missing fsync. Without the right to mount (rootless engines) a node has
-a plain volume instead, and a power cut loses nothing but memory.
+real node loses with its power, and so hide every missing fsync. Without the right to mount (rootless engines) a node
+has a plain volume instead, and a power cut loses nothing but memory.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -75,8 +76,9 @@ class Disk:
 
 
 def template_disk(engine: Engine, image: str) -> Path:
-    """The disk that every node of `image` starts with; made once for an image."""
-    path = STATE / f"template-{image.rpartition(':')[2]}"
+    """The disk that every node of `image` starts with; made once for an image (and a version of this file)."""
+    recipe = hashlib.sha256(image.encode() + Path(__file__).read_bytes()).hexdigest()[:12]
+    path = STATE / f"template-{recipe}"
     if path.exists():
         return path
     STATE.mkdir(parents=True, exist_ok=True)

@@ -144,7 +144,7 @@ class Lab:
     # --- what is left to read
 
     def collect(self, folder: Path) -> None:
-        """Save the journals and the product's logs of every node that is on, for who looks for the cause of a failure."""
+        """Save the journals and the product's logs of every node that is on, to look for the cause of a failure."""
         folder.mkdir(parents=True, exist_ok=True)
         for node in self.everyone:
             if not node.is_on():

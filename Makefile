@@ -1,0 +1,56 @@
+# What a person types. Each target brings what it needs (packages, .venv, wheels, the image of a node), shows one line per
+# step, and can be run again at once: every step looks first whether it has anything to do. Output of the steps: build/logs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+export DEBIAN_FRONTEND := noninteractive
+export LC_ALL := C.UTF-8
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export ANSIBLE_HOME := $(CURDIR)/build/ansible
+
+PY := .venv/bin/python
+STEP := @make/step
+NODES := PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.nodes
+
+.PHONY: help demo test lint unit bench nodes prepare prerequisites venv wheelhouse image lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
+
+demo: prepare ## three nodes become a PostgreSQL mirror and an nginx farm, and a node dies under load
+	@$(PY) -m demo
+
+test: venv ## every gate: style, types, contracts, units, native, collection, nodes, molecule
+	@$(PY) make/gates.py
+
+lint: venv ## the quick gates: style, types, contracts, shell
+	@$(PY) make/gates.py style types contracts shell
+
+unit: venv ## the tests that need no node, with the coverage of the pure packages
+	@$(PY) make/gates.py units
+
+bench: prepare ## measure: memory, idle processor, detection, replication
+	@$(PY) -m benchmarks
+
+nodes: image ## boot the nodes n1, n2, n3 and client (lab/engine exec -it n1 bash)
+	$(STEP) "nodes" $(NODES) up
+
+prepare: wheelhouse image
+
+prerequisites: ## packages of Debian that this machine lacks
+	$(STEP) "prerequisites" make/prerequisites
+
+venv: prerequisites ## the virtual environment .venv from requirements-dev.lock
+	$(STEP) "virtual environment" make/venv
+
+wheelhouse: venv ## build/wheelhouse: the runtime and all it needs, for nodes without a network
+	$(STEP) "wheelhouse" make/wheelhouse
+
+image: venv ## the image of a node
+	$(STEP) "node image" $(NODES) image
+
+lock: venv ## pin again what requirements-dev.in and runtime/pyproject.toml ask for (make lock UPGRADE=--upgrade)
+	$(STEP) "lock files" $(PY) make/lock $(UPGRADE)
+
+clean: ## remove the nodes, the lab, the images, .venv and everything built
+	@make/clean

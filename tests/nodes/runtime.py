@@ -1,0 +1,82 @@
+"""Installs the product on nodes from build/wheelhouse, the quick way: made on one node, copied to the others.
+
+The collection's role `runtime` is the product's own way, proven by molecule; this one serves tests that want a daemon in
+a few seconds. Both leave the same: /opt/safekit/venv, the units, `safekitd` and `safekit-pulse` running.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.nodes.engine import ROOT
+from tests.nodes.node import Node
+
+WHEELHOUSE = ROOT / "build" / "wheelhouse"
+VENV = "/opt/safekit/venv"
+UNITS = ("safekitd.service", "safekit-pulse.service", "safekit-rfs@.service")
+STARTED = ("safekit-pulse.service", "safekitd.service")
+
+
+def install_runtime(nodes: Sequence[Node]) -> None:
+    """Have the runtime of this source tree on the nodes, started. Nothing is done where it already is."""
+    wanted = (WHEELHOUSE / "requirements.txt").read_text().splitlines()[-1]
+    stale = [node for node in nodes if not node.succeeds(["grep", "-qxF", wanted, f"{VENV}/installed"])]
+    if stale:
+        first, *others = stale
+        _install(first, wanted)
+        packed = subprocess.run(
+            first.engine.command("exec", first.container, "tar", "-C", "/opt/safekit", "-cf", "-", "venv"),
+            capture_output=True,
+            check=True,
+            timeout=60,
+        ).stdout
+        _each(others, lambda node: _unpack(node, packed))
+        _each(stale, _put_units)
+    _each(nodes, _start)
+
+
+def remove_runtime(nodes: Sequence[Node]) -> None:
+    """Stop the product and remove every file of it, so that the next test meets a bare node."""
+    _each(nodes, _remove)
+
+
+def _install(node: Node, wanted: str) -> None:
+    node.run(f"rm -rf {VENV} /tmp/wheelhouse && mkdir -p /opt/safekit && python3 -m venv {VENV}")
+    node.put(WHEELHOUSE, "/tmp/wheelhouse")
+    pip = f"{VENV}/bin/python -m pip install --quiet --no-index --no-compile --find-links /tmp/wheelhouse"
+    node.run(f"{pip} --requirement /tmp/wheelhouse/requirements.txt", timeout=120)
+    node.run(f"{VENV}/bin/python -m compileall -q -j 2 {VENV}/lib; rm -rf /tmp/wheelhouse", timeout=120)
+    node.write(f"{VENV}/installed", f"{wanted}\n")
+
+
+def _unpack(node: Node, packed: bytes) -> None:
+    node.run(f"rm -rf {VENV} && mkdir -p /opt/safekit")
+    node.run(["tar", "-C", "/opt/safekit", "-xf", "-"], input=packed)
+
+
+def _put_units(node: Node) -> None:
+    units = f"$({VENV}/bin/python -c 'import safekit; print(safekit.__path__[0])')/units"
+    names = " ".join(f"{units}/{name}" for name in UNITS)
+    node.run(f"install -m 644 {names} /etc/systemd/system/ && ln -sfn {VENV}/bin/safekit /opt/safekit/safekit")
+    node.run("ln -sfn /opt/safekit/safekit /usr/local/bin/safekit && systemctl daemon-reload")
+    node.run(["systemctl", "enable", "--quiet", *STARTED])
+    node.run(["systemctl", "restart", *STARTED])
+
+
+def _start(node: Node) -> None:
+    node.run(["systemctl", "start", *STARTED])
+    node.wait_for("safekitd answers", "/opt/safekit/safekit --version && test -S /run/safekit/safekitd.sock")
+
+
+def _remove(node: Node) -> None:
+    node.run("systemctl disable --quiet --now safekitd.service safekit-pulse.service 'safekit-rfs@*'", check=False)
+    units = " ".join(f"/etc/systemd/system/{name}" for name in UNITS)
+    node.run(f"rm -rf {units} /opt/safekit /var/safekit /run/safekit /usr/local/bin/safekit; systemctl daemon-reload")
+
+
+def _each(nodes: Sequence[Node], action: object) -> None:
+    if nodes:
+        with ThreadPoolExecutor(len(nodes)) as pool:
+            list(pool.map(action, nodes))  # type: ignore[arg-type]
