@@ -1,7 +1,8 @@
-"""Who is alive: heartbeats of mirror modules, group membership of farms and of the cluster (spec §2, §3.3, §3.4, §4.4, §5.2).
+"""Who is alive: heartbeats of mirror modules, group membership of farms and of the cluster (spec §2, §3.3, §3.4,
+§4.4, §5.2).
 
-The door of the room. Inside: pure protocol cores (`heartbeat`, `group`), sealed datagrams (`sealed`, `beat`), the process
-`safekit-pulse` (`pulse`) and the asyncio client of `safekitd` (`client`).
+The door of the room. Inside: pure protocol cores (`heartbeat`, `group`), sealed datagrams (`sealed`, `beat`), the
+process `safekit-pulse` (`pulse`) and the asyncio client of `safekitd` (`client`).
 
 What a user of this room does:
 
@@ -12,10 +13,12 @@ What a user of this room does:
         HeartbeatLink("default", local="192.0.2.11", remote="192.0.2.12"),)))
     await pulse.publish("mirror:db", {"state": "PRIM"})        # on the wire at once, then at each pulse
 
-Events are levels told as edges: after every (re)connection the client compares the snapshot of `safekit-pulse` with what it last
-told and emits the differences as ordinary events. One code path serves a change, a restart of the daemon and a restart of the pulse.
+Events are levels told as edges: after every (re)connection the client compares the snapshot of `safekit-pulse` with
+what it last told and emits the differences as ordinary events. One code path serves a change, a restart of the daemon
+and a restart of the pulse.
 
-Importing this package costs nothing heavy; `Pulse` (asyncio) is loaded at its first use, so that `safekit-pulse` stays small.
+Importing this package costs nothing heavy; `Pulse` (asyncio) is loaded at its first use, so that `safekit-pulse`
+stays small.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What a channel is: the definitions that `safekitd` gives to `safekit-pulse`, checked when they are made.
 
-A channel is one stream of beats of this node to its peers: a mirror's heartbeats, a farm's or the cluster's membership. Addresses are
-IP literals (names are resolved when a configuration is applied, spec §2). Durations are `timedelta`.
+A channel is one stream of beats of this node to its peers: a mirror's heartbeats, a farm's or the cluster's
+membership. Addresses are IP literals (names are resolved when a configuration is applied, spec §2). Durations are
+`timedelta`.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class HeartbeatChannel:
             _check_addresses(self.name, link.ident, link.local, link.remote)
             _check_pulse(self.name, link.pulse)
             if link.timeout <= link.pulse:
-                raise ChannelError(self.name, f"timeout of {link.ident}", link.timeout, f"more than the pulse ({link.pulse})")
+                raise ChannelError(
+                    self.name, f"timeout of {link.ident}", link.timeout, f"more than the pulse ({link.pulse})"
+                )
         if len(set(idents)) != len(idents):
             raise ChannelError(self.name, "links", idents, "each ident once")
 
@@ -84,7 +87,9 @@ class GroupLan:
 
 @dataclass(frozen=True)
 class GroupChannel:
-    """The membership of a farm module or of the cluster (spec §2, §3.4). `lans` may have no peer at all: a group of one."""
+    """The membership of a farm module or of the cluster (spec §2, §3.4). `lans` may have no peer at all: a group of
+    one.
+    """
 
     name: str
     node: str

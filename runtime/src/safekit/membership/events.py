@@ -1,6 +1,7 @@
 """What the membership says, as small frozen values. No behaviour lives here.
 
-Every event names its channel. `ident` is a heartbeat's ident (spec §3.3) or a lan's name. Payloads are plain JSON objects.
+Every event names its channel. `ident` is a heartbeat's ident (spec §3.3) or a lan's name. Payloads are plain JSON
+objects.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class View:
     members: tuple[str, ...]
 
 
-# --- both kinds of channel --------------------------------------------------------------------------------------------------
+# --- both kinds of channel ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class LinkUp:
 
 @dataclass(frozen=True)
 class LinkDown:
-    """No beat of `node` over `ident` for the time-out, counted also from the creation of the channel; `left`: it said goodbye."""
+    """No beat of `node` over `ident` for the time-out, counted also from the creation of the channel; `left`: it said
+    goodbye.
+    """
 
     channel: str
     ident: str
@@ -45,7 +48,9 @@ class LinkDown:
 
 @dataclass(frozen=True)
 class LinkTrouble:
-    """This node cannot use `ident` (address missing, port in use, network down): `reason` says why, None says that it is over."""
+    """This node cannot use `ident` (address missing, port in use, network down): `reason` says why, None says that it
+    is over.
+    """
 
     channel: str
     ident: str
@@ -54,7 +59,7 @@ class LinkTrouble:
 
 @dataclass(frozen=True)
 class PeerDaemon:
-    """`node` beats without its daemon: `absent_s` seconds so far (rounded down); None when its daemon is there again."""
+    """`node` beats without its daemon, for `absent_s` whole seconds so far; None when its daemon is there again."""
 
     channel: str
     node: str
@@ -65,8 +70,8 @@ class PeerDaemon:
 class Refused:
     """A datagram from address `source` was not accepted; told once per source and reason.
 
-    `reason`: "key differs" (wrong key or altered), "foreign" (not ours), "channel differs" (another module, or the lan or
-    heartbeat has another name there), "not a member" (`node` is not in this configuration), "version differs",
+    `reason`: "key differs" (wrong key or altered), "foreign" (not ours), "channel differs" (another module, or the
+    lan or heartbeat has another name there), "not a member" (`node` is not in this configuration), "version differs",
     "old incarnation" (a datagram of an earlier life of that node), "replayed".
     """
 
@@ -76,7 +81,7 @@ class Refused:
     node: str | None = None
 
 
-# --- heartbeat channel ------------------------------------------------------------------------------------------------------
+# --- heartbeat channel ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class PeerPayload:
     payload: Payload
 
 
-# --- group channel ----------------------------------------------------------------------------------------------------------
+# --- group channel --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -121,19 +126,23 @@ class ViewChanged:
 
 @dataclass(frozen=True)
 class MemberPayload:
-    """What `node` publishes has changed. It may come before `node` is in the view, and stays valid until the next one."""
+    """What `node` publishes has changed. It may come before `node` is in the view, and stays valid until the next
+    one.
+    """
 
     channel: str
     node: str
     payload: Payload
 
 
-# --- this node --------------------------------------------------------------------------------------------------------------
+# --- this node ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class RanLate:
-    """`safekit-pulse` itself woke up late by `late_ms`: it gave the others one more interval instead of declaring them dead."""
+    """`safekit-pulse` itself woke up late by `late_ms`: it gave the others one more interval instead of declaring
+    them dead.
+    """
 
     channel: str
     late_ms: int
@@ -170,12 +179,14 @@ PulseEvent: TypeAlias = (
 )
 
 
-# --- present state, for whoever asks ----------------------------------------------------------------------------------------
+# --- present state, for whoever asks --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class HeartbeatState:
-    """`links`: True up, False down, None not known yet (spec's init). `alive`: any up; False all down; None not known yet."""
+    """`links`: True up, False down, None not known yet (spec's init). `alive`: any up; False all down; None not known
+    yet.
+    """
 
     peer: str
     links: Mapping[str, bool | None] = field(default_factory=dict)
@@ -187,7 +198,9 @@ class HeartbeatState:
 
 @dataclass(frozen=True)
 class GroupState:
-    """`links` maps (lan, node) to True, False or None; `payloads` holds the last one heard of each node, not of this one."""
+    """`links` maps (lan, node) to True, False or None; `payloads` holds the last one heard of each node, not of this
+    one.
+    """
 
     view: View | None = None
     links: Mapping[tuple[str, str], bool | None] = field(default_factory=dict)
