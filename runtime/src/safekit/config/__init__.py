@@ -1,8 +1,9 @@
 """The configuration of a cluster and of its modules (spec §2, §3): grammar, typed models, messages, packages.
 
-The grammar stands in `schema/*.xsd`, once; everything else reads it there. Nothing here looks at the machine: the same file
-gives the same value on every node. The way through: `document` (bytes to typed tree), `build` (tree to `model`), `checks` (one
-file), `placement` (against the cluster and the other modules), `support` (what the runtime does not do yet).
+The grammar stands in `schema/*.xsd`, once; everything else reads it there. Nothing here looks at the machine: the same
+file gives the same value on every node. The way through: `document` (bytes to typed tree), `build` (tree to `model`),
+`checks` (one file), `placement` (against the cluster and the other modules), `support` (what the runtime does not do
+yet). Packages are a door of their own: `safekit.config.package`.
 """
 
 from safekit.config.cluster import Cluster, Lan, Node, load_cluster
@@ -40,6 +41,7 @@ from safekit.config.model import (
     VirtualAddr,
     VirtualHostname,
 )
+from safekit.config.placement import Ports, check_module, module_nodes, ports
 from safekit.config.userconfig import load_userconfig, safeconf, unsupported
 from safekit.config.values import Address
 
@@ -66,6 +68,7 @@ __all__ = [
     "Node",
     "NotReplicated",
     "PingCheck",
+    "Ports",
     "Proc",
     "Replicated",
     "Rfs",
@@ -81,8 +84,11 @@ __all__ = [
     "VipInterface",
     "VirtualAddr",
     "VirtualHostname",
+    "check_module",
     "load_cluster",
     "load_userconfig",
+    "module_nodes",
+    "ports",
     "safeconf",
     "unsupported",
 ]

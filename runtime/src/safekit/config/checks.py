@@ -1,7 +1,7 @@
 """What a schema cannot say about one `userconfig.xml` (spec §3): values that must agree with each other.
 
-Each function looks at one element and notes every problem that it finds. What needs the cluster or the other modules is in
-`placement`; what needs the kernel is not configuration and is not here.
+Each function looks at one element and notes every problem that it finds. What needs the cluster or the other modules
+is in `placement`; what needs the kernel is not configuration and is not here.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _check_heart(heart: model.Heart, replicates: bool, problems: Problems) -> No
         if heartbeat.timeout <= heartbeat.pulse:
             problems.error(
                 "config.value",
-                f"the loss of a peer would be declared before its next heartbeat, {written_duration(heartbeat.pulse)} later",
+                f"the peer would be lost before its next heartbeat, {written_duration(heartbeat.pulse)} later",
                 line=heartbeat.line,
                 element="heartbeat",
                 attribute="timeout",

@@ -1,8 +1,8 @@
 """From bytes to a typed tree: safe parsing, macros, then each element and attribute against the grammar.
 
-Nothing here knows what an element means. Entities, external files and network are off; a DOCTYPE is accepted and read no
-further. Macros (spec §3.0) are expanded in the parsed tree, not in the text, so that line numbers stay those of the file and a
-value can never change the structure.
+Nothing here knows what an element means. Entities, external files and network are off; a DOCTYPE is accepted and read
+no further. Macros (spec §3.0) are expanded in the parsed tree, not in the text, so that line numbers stay those of the
+file and a value can never change the structure.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 from xml.sax.saxutils import unescape
 
 from lxml import etree
@@ -112,7 +113,7 @@ def _parse(content: str | bytes, root_name: str, problems: Problems) -> etree._E
             expected=f"<{root_name}>",
         )
         problems.settle()
-    doctype = root.getroottree().docinfo.internalDTD
+    doctype = cast(Any, root.getroottree().docinfo.internalDTD)
     if doctype is not None and (
         doctype.name != root_name or any(doctype.iterentities()) or any(doctype.iterelements())
     ):
@@ -155,7 +156,7 @@ def _expand_macros(root: etree._Element, environment: Mapping[str, str], problem
 
     for node in list(root.iter(tag=etree.Element)):
         is_macro = node.tag == "macro" and node.getparent() is root
-        for attribute, text in node.attrib.items():
+        for attribute, text in _written(node):
             if "%" in text and not (is_macro and attribute == "name"):
                 try:
                     node.set(attribute, replace(text, node, attribute))
@@ -184,7 +185,7 @@ def _expand_macros(root: etree._Element, environment: Mapping[str, str], problem
 
 
 def _replace_text(node: etree._Element, replace: Callable[[str, etree._Element, str], str], problems: Problems) -> None:
-    """Expands the text of an element. Several sections stay several: lxml cannot write that, so they are parsed again."""
+    """Expands the text of an element. Several sections stay several: lxml cannot write that, so they are parsed."""
     expanded = [replace(section, node, "") for section in _sections(node)]
     try:
         if any("]]>" in section for section in expanded):
@@ -219,7 +220,12 @@ def _sections(node: etree._Element) -> tuple[str, ...]:
 
 
 def _line(node: etree._Element) -> int:
-    return node.sourceline or 0
+    line: int | None = cast(Any, node).sourceline
+    return line or 0
+
+
+def _written(node: etree._Element) -> list[tuple[str, str]]:
+    return [(str(name), str(text)) for name, text in node.attrib.items()]
 
 
 def _element(node: etree._Element, element: Element, problems: Problems) -> Node:
@@ -280,7 +286,7 @@ def _check_arrangement(node: etree._Element, element: Element, children: tuple[N
                 f"the element <{place.element.name}> is missing",
                 line=_line(node),
                 element=element.name,
-                expected=f"{'one' if place.maximum == 1 else 'at least one'} <{place.element.name}> in <{element.name}>",
+                expected=f"{'one' if place.maximum else 'at least one'} <{place.element.name}> in <{element.name}>",
             )
         if place.maximum is not None:
             for surplus in found[place.maximum :]:
@@ -292,7 +298,7 @@ def _check_arrangement(node: etree._Element, element: Element, children: tuple[N
                     expected=f"at most one <{surplus.name}> in <{element.name}>",
                 )
     if element.arrangement == "sequence":
-        for before, after in zip(children, children[1:], strict=False):
+        for before, after in pairwise(children):
             if places.index(after.name) < places.index(before.name):
                 problems.error(
                     "config.order",
@@ -307,10 +313,10 @@ def _attributes(node: etree._Element, element: Element, problems: Problems) -> t
     """The typed values of all attributes of an element, and the texts of those that are written."""
     written: dict[str, str] = {}
     typed: dict[str, Any] = {}
-    for name, text in node.attrib.items():
-        if str(name).startswith(_XSI):
+    for name, value in _written(node):
+        if name.startswith(_XSI):
             continue
-        attribute = element.attributes.get(str(name))
+        attribute = element.attributes.get(name)
         if attribute is None:
             names = tuple(known.name for known in element.attributes.values() if not known.ignored)
             problems.error(
@@ -319,13 +325,13 @@ def _attributes(node: etree._Element, element: Element, problems: Problems) -> t
                 line=_line(node),
                 element=element.name,
                 attribute=_local(name),
-                value=str(text),
+                value=value,
                 expected=one_of(names) if names else "no attribute",
             )
         elif attribute.ignored:
-            _warn_ignored(node, attribute, str(text), problems)
+            _warn_ignored(node, attribute, value, problems)
         else:
-            written[attribute.name] = str(text)
+            written[attribute.name] = value
     for attribute in element.attributes.values():
         if attribute.ignored:
             continue
@@ -364,14 +370,14 @@ def _warn_ignored(node: etree._Element, attribute: Attribute, text: str, problem
     problems.warn(code, reason, line=_line(node), element=str(node.tag), attribute=attribute.name, value=text)
 
 
-def _local(name: str | bytes | Any) -> str:
+def _local(name: object) -> str:
     """A name without its namespace."""
-    return etree.QName(name).localname if str(name).startswith("{") else str(name)
+    return str(name).rpartition("}")[2]
 
 
 def _validate(tree: etree._Element, grammar: Grammar, problems: Problems) -> None:
     """The last word is libxml2's: nothing is applied that the schema itself refuses."""
     if not grammar.schema.validate(tree):
-        for entry in grammar.schema.error_log:
+        for entry in cast(Any, grammar.schema.error_log):
             problems.error("config.schema", entry.message, line=entry.line)
         problems.settle()

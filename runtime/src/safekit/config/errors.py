@@ -1,7 +1,7 @@
 """What is wrong with a configuration, as a value: where it stands, what was written, what was expected.
 
-One exception type for the whole of `safekit.config`. The text is made here, once, so that the CLI, the API and a playbook
-show the same sentence. Codes are stable; messages are not.
+One exception type for the whole of `safekit.config`. The text is made here, once, so that the CLI, the API and a
+playbook show the same sentence. Codes are stable; messages are not.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def shortened(value: str, limit: int = 80) -> str:
 class ConfigError(Exception):
     """A configuration that cannot be applied.
 
-    `code` is one of `config.*` or `package.*`; `line` is 0 and the texts are empty where they are not known. `others` holds
-    what else is wrong with the same input, each a `ConfigError` of its own.
+    `code` is one of `config.*` or `package.*`; `line` is 0 and the texts are empty where they are not known. `others`
+    holds what else is wrong with the same input, each a `ConfigError` of its own.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
-"""The tables of the grammar, read from the XSD: elements, attributes, types, defaults, and the `sk:` facts (`types.xsd`).
+"""The tables of the grammar, read from the XSD: elements, attributes, types, defaults, the `sk:` facts of `types.xsd`.
 
-The schema is the single source. libxml2 validates with it; these tables give the messages, the typed values and what is
-dynamic, ignored or not supported yet. Only the part of XSD that our schemas use is understood; anything else fails loudly.
+The schema is the single source. libxml2 validates with it; these tables give the messages, the typed values and what
+is dynamic, ignored or not supported yet. Only the part of XSD that our schemas use is understood; anything else fails
+loudly.
 """
 
 from __future__ import annotations
@@ -157,7 +158,8 @@ class _Reader:
         type_name = node.get("type")
         kind = self._named[f"{_XS}complexType", type_name] if type_name else node.find(f"{_XS}complexType")
         assert kind is not None, f"<{node.get('name')}> has no complex type"
-        arrangement, children = "", ()
+        arrangement = ""
+        children: tuple[Child, ...] = ()
         for group in kind.iterchildren(f"{_XS}sequence", f"{_XS}all", f"{_XS}choice"):
             arrangement, children = self._group(group)
         return Element(

@@ -1,8 +1,8 @@
-"""The model of `userconfig.xml` (spec §3): one frozen value per element, one field per attribute, under the spec's names.
+"""The model of `userconfig.xml` (spec §3): a frozen value per element, a field per attribute, under the spec's names.
 
-A name that Python reserves ends with an underscore (`async_`, `class_`). `line` is where the element stands in its file, for
-messages of later checks; it takes no part in comparisons. Time values are `timedelta`, on/off are `bool`. The tests hold these
-classes and the schema together.
+A name that Python reserves ends with an underscore (`async_`, `class_`). `line` is where the element stands in its
+file, for messages of later checks; it takes no part in comparisons. Time values are `timedelta`, on/off are `bool`. The
+tests hold these classes and the schema together.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ class VirtualAddr:
 class VipInterface:
     """§3.5. `name` is None when the interface is the one whose network holds the address.
 
-    `kind` is "real" or "virtual"; `type` and `mac` belong to the latter, `mac` to vmac_invisible only (None too when it cannot be
-    derived from the first address).
+    `kind` is "real" or "virtual"; `type` and `mac` belong to the latter, `mac` to vmac_invisible only (None too when it
+    cannot be derived from the first address).
     """
 
     check: bool
@@ -432,7 +432,7 @@ class Unsupported:
 
 @dataclass(frozen=True, slots=True)
 class UserConfig:
-    """A `userconfig.xml`. `expanded` is the whole of it as XML, macros replaced and defaults written (`safeconf.xml`)."""
+    """A `userconfig.xml`. `expanded` is the whole of it as XML, macros replaced, defaults written (`safeconf.xml`)."""
 
     macros: tuple[Macro, ...]
     service: Service

@@ -1,6 +1,7 @@
 """What identifies an applied configuration: a short SHA-256 that every node computes alike (spec §2).
 
-Two configurations that mean the same have the same signature: XML counts in its canonical form, without layout and comments.
+Two configurations that mean the same have the same signature: XML counts in its canonical form, without layout and
+comments.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a valid configuration asks for and the runtime does not do yet, after the `sk:` facts of the schema.
 
-Nothing is ignored in silence: what is listed here makes applying the module fail. A written value that asks for what happens
-anyway is fine.
+Nothing is ignored in silence: what is listed here makes applying the module fail. A written value that asks for what
+happens anyway is fine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Loads `userconfig.xml` (spec §3): grammar, macros, model, checks within the file, and the rendering with everything expanded."""
+"""Loads `userconfig.xml` (spec §3): grammar, macros, model, checks within the file, rendering of the whole."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def load_userconfig(
 ) -> UserConfig:
     """Reads a `userconfig.xml`.
 
-    `file` is the name that messages show; `environment` gives the macros that the file does not define (none by default).
+    `file` is the name that messages show; `environment` gives the macros that the file does not define (default: none).
     Raises `ConfigError`. What the file alone cannot tell is checked by `check_module`.
     """
     problems = Problems(file)
@@ -48,7 +48,7 @@ def unsupported(userconfig: UserConfig) -> tuple[Unsupported, ...]:
 
 
 def safeconf(userconfig: UserConfig) -> str:
-    """The whole resulting configuration as XML: macros expanded, defaults written, without comments (`safeconf.xml`)."""
+    """The whole resulting configuration (`safeconf.xml`): macros expanded, defaults written, no comments."""
     return userconfig.expanded
 
 
@@ -58,9 +58,8 @@ def _rendered(source: document.Document, mode: str) -> str:
     for tree, node in pairs:
         for attribute in node.element.attributes.values():
             if attribute.ignored:
-                tree.attrib.pop(attribute.name, None)
-            elif attribute.default is not None and attribute.modes in (None, (mode,)):
-                if tree.get(attribute.name) is None:
-                    tree.set(attribute.name, attribute.default)
+                tree.attrib.pop(attribute.name, "")
+            elif attribute.default is not None and (attribute.modes is None or mode in attribute.modes):
+                tree.set(attribute.name, node.written.get(attribute.name, attribute.default))
         pairs.extend(zip(tree, node.children, strict=True))
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + etree.tostring(source.tree, encoding="unicode") + "\n"

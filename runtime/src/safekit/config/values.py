@@ -1,7 +1,7 @@
-"""From the text of an attribute to its value (spec §3.0): durations, addresses, ports, names, paths, regular expressions.
+"""From the text of an attribute to its value (spec §3.0): times, addresses, ports, paths, regular expressions.
 
-What a text must look like stands in the schema; here is only what a pattern cannot say. Each reader gets a text that already
-matches its pattern, and raises `BadValue` with the reason.
+What a text must look like stands in the schema; here is only what a pattern cannot say. Each reader gets a text that
+already matches its pattern, and raises `BadValue` with the reason.
 """
 
 from __future__ import annotations
