@@ -110,6 +110,7 @@ class GroupCore:
         self._quiet_until = now
         self.due = now
         self.urgent = False
+        """Something that the others should know before the next pulse."""
 
     # --- what goes out ----------------------------------------------------------------------------------------
 
@@ -142,7 +143,7 @@ class GroupCore:
         if order > link.order:
             link.order, link.heard = order, now
             if link.up is not True:
-                link.up = True
+                link.up = self.urgent = True
                 events.append(LinkUp(self.channel.name, lan, sender))
         if newer:
             node.order, node.last, node.left = order, beat, False

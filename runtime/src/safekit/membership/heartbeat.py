@@ -59,6 +59,8 @@ class HeartbeatCore:
         self._payload: dict[str, Any] | None = None
         self._peer_absent: int | None = None
         self._own_payload: bytes = b""
+        self.urgent = False
+        """A link came up: answer at once, so that the peer need not wait for the next pulse to know."""
 
     @property
     def due(self) -> float:
@@ -79,6 +81,7 @@ class HeartbeatCore:
 
     def beat(self, absent_s: int | None) -> Beat:
         """What to send now."""
+        self.urgent = False
         return Beat(payload=self._own_payload, absent_s=absent_s)
 
     def tick(self, now: float) -> tuple[list[str], list[PulseEvent]]:
@@ -117,7 +120,7 @@ class HeartbeatCore:
         if order > link.order:
             link.order, link.heard = order, now
             if link.up is not True:
-                link.up = True
+                link.up = self.urgent = True
                 events.append(LinkUp(self.channel.name, ident, self.channel.peer))
         self._judge_peer(events, left=False)
         if newer:

@@ -133,7 +133,7 @@ class Runner:
                 continue
             for event in events:
                 self._tell(event)
-        if isinstance(self.core, GroupCore) and self.core.urgent:
+        if self.core.urgent:
             self._send(list(self.sockets), now, absent_s)
 
     def _refuse(self, link: LinkSocket, ident: str, source: str, refusal: Refusal, now: float) -> None:
