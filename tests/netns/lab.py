@@ -1,7 +1,7 @@
 """A wire with three servers and a client, each in a network namespace of its own; nothing leaves them or stays behind.
 
-A namespace lives in a thread that left the machine's network (`unshare`): it is gone with the thread, whatever ends the tests. Code
-that runs in a node's thread, and every process and socket made there, is in that node's network.
+A namespace lives in a thread that left the machine's network (`unshare`): it is gone with the thread, whatever ends the
+tests. Code that runs in a node's thread, and every process and socket made there, is in that node's network.
 """
 
 from __future__ import annotations
@@ -262,3 +262,72 @@ def ping_answers(source: str, target: str, patience: float = 0.3) -> int:
             icmp = data if six else data[20:]
             count += sender[0] == target and icmp[0] == (129 if six else 0) and icmp[4:6] == b"\x5a\xfe"
         return count
+
+
+def arp_answers(mac: str, source: str, target: str, patience: float = 0.3) -> list[str]:
+    """Ask by ARP for `target`; the Ethernet address of each answer."""
+    own = bytes.fromhex(mac.replace(":", ""))
+    question = struct.pack(">HHBBH", 1, 0x0800, 6, 4, 1) + own + socket.inet_aton(source) + bytes(6)
+    frame = b"\xff" * 6 + own + b"\x08\x06" + question + socket.inet_aton(target)
+    return _raw_answers(
+        0x0806, frame, patience, lambda data: data[20:22] == b"\0\2" and data[28:32] == socket.inet_aton(target)
+    )
+
+
+def neighbour_answers(mac: str, source: str, target: str, patience: float = 0.3) -> list[str]:
+    """Ask by neighbour discovery for `target`; the Ethernet address of each answer."""
+    own = bytes.fromhex(mac.replace(":", ""))
+    asker, wanted = (socket.inet_pton(socket.AF_INET6, one) for one in (source, target))
+    group = bytes.fromhex("ff0200000000000000000001ff") + wanted[13:]
+    body = struct.pack(">BBHI", 135, 0, 0, 0) + wanted + b"\x01\x01" + own
+    total = sum(struct.unpack(f">{(len(body) + 40) // 2}H", asker + group + struct.pack(">II", len(body), 58) + body))
+    total = (total & 0xFFFF) + (total >> 16)
+    body = body[:2] + struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF) + body[4:]
+    packet = struct.pack(">IHBB", 6 << 28, len(body), 58, 255) + asker + group + body
+    frame = b"\x33\x33\xff" + wanted[13:] + own + b"\x86\xdd" + packet
+    return _raw_answers(0x86DD, frame, patience, lambda data: data[54] == 136 and data[62:78] == wanted)
+
+
+def _raw_answers(kind: int, frame: bytes, patience: float, wanted: Callable[[bytes], bool]) -> list[str]:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind)) as raw:
+        raw.bind(("eth0", kind))
+        raw.send(frame)
+        raw.settimeout(patience)
+        answers = []
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            try:
+                data = raw.recv(2000)
+            except TimeoutError:
+                break
+            if data[:6] == frame[6:12] and wanted(data):
+                answers.append(data[6:12].hex(":"))
+        return answers
+
+
+@contextmanager
+def watch_rules(node: Node) -> Iterator[list[int]]:
+    """The kernel's notices of changed nftables in the node while the block runs; complete when the block has ended.
+
+    The kernel tells at the commit, before the writer is answered: nothing has to be awaited.
+    """
+    netfilter, group_of_nftables = 12, 7
+    listener = node.run(socket.socket, socket.AF_NETLINK, socket.SOCK_RAW, netfilter)
+    seen: list[int] = []
+    with listener:
+        listener.bind((0, 1 << (group_of_nftables - 1)))
+        listener.setblocking(False)
+        node.command("nft", "add table ip seen; delete table ip seen")
+        assert _notices(listener), "the listener is deaf"
+        yield seen
+        seen.extend(_notices(listener))
+
+
+def _notices(listener: socket.socket) -> list[int]:
+    found = []
+    while True:
+        try:
+            data = listener.recv(1 << 20)
+        except BlockingIOError:
+            return found
+        found.append(struct.unpack_from("=IH", data)[1])

@@ -1,7 +1,7 @@
-"""From `<vip>` as the configuration has it (spec §3.5) to what this room works with. The only file here that knows `safekit.config`.
+"""From `<vip>` as the configuration has it (spec §3.5) to what this room works with; alone knows `safekit.config`.
 
-What the runtime does not do yet (vmac_invisible, `one_side`, `arp` rules) is refused where a configuration is applied; it
-is refused here again, so that nothing of it is ever ignored in silence. Names are resolved here, on this node, now.
+What the runtime does not do yet (vmac_invisible, `one_side`, `arp` rules) is refused where a configuration is applied;
+it is refused here again, so that nothing of it is ever ignored in silence. Names are resolved here, on this node, now.
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ spec §5.4):
 
     Second chance: a TCP segment of a bucket that just became mine belongs to the former owner unless the connection
     began here. `fresh4`/`fresh6` hold the connections that began here (filled by their SYN); everything else goes on to
-    the former owner, which takes it because it comes from a member. So a join, a drain or a new weight breaks no
-    connection.
+    the former owner, with a TTL of 1: that is the word for "yours, and nobody else's", so that two nodes that disagree
+    for a moment about the owner do not send a frame back and forth. So a join, a drain or a new weight breaks no
+    connection. While a node has such buckets, what members forward to it is hashed again, for only the bucket tells.
 
     ARP and ND for a VIP are answered by one elected node; the others drop the question.
 
@@ -43,14 +44,14 @@ from safekit.vip.service import BalancingGroup, Flow, HashKey, IPAddress, Placem
 
 _FAMILIES = (4, 6)
 _INGRESS_PRIORITY = -500
-_FLOWS = 131072
+_FLOWS = 1 << 20
 _IP = {4: "ip", 6: "ip6"}
 _TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 _PROTOCOL_FIELD = {4: "ip protocol", 6: "meta l4proto"}
 _NUMBER = {Protocol.TCP: 6, Protocol.UDP: 17}
 _ICMP = {4: "icmp", 6: "icmpv6"}
 _ICMP_NUMBER = {4: 1, 6: 58}
-# Where the packet quoted in an ICMP error says, in bits from the ICMP header: protocol, client, service and client port.
+# Where the packet quoted in an ICMP error says, in bits from the ICMP header: protocol, client, both ports.
 _QUOTED = {
     4: ("@th,136,8", "@th,192,32", "@th,224,16", "@th,240,16"),
     6: ("@th,112,8", "@th,256,128", "@th,384,16", "@th,400,16"),
@@ -125,7 +126,7 @@ def services(groups: Sequence[BalancingGroup], addresses: Sequence[IPAddress]) -
             where = f"{rule.protocol} port {'*' if rule.port is None else rule.port}"
             facts = {"group": group.name, "virtual_addr": str(rule.address or "*"), "port": str(rule.port or "*")}
             if rule.address is not None and rule.address not in addresses:
-                message = f'group "{group.name}": the rule for {where} names {rule.address}, no virtual address of this module'
+                message = f'group "{group.name}": the rule for {where} names {rule.address}, no address of this module'
                 raise VipError("vip.service", message, **facts)
             if rule.key is HashKey.ON_IPID and (
                 rule.protocol is not Protocol.UDP or isinstance(rule.address, IPv6Address)
@@ -181,8 +182,9 @@ def difference(old: FarmRules, new: FarmRules, flows: Iterable[Flow] = ()) -> st
     changed: list[dict[int, str]] = []
     for group, (was, now) in enumerate(zip(before, after, strict=True)):
         gone = sorted(bucket for bucket in was if was[bucket] != now.get(bucket))
-        if gone:
-            lines.append(f"delete element {table} owners_{group} {{ {', '.join(map(str, gone))} }}\n")
+        for name, elements in (("owners", gone), ("second", [bucket for bucket in gone if _is_second(was[bucket])])):
+            if elements:
+                lines.append(f"delete element {table} {name}_{group} {{ {', '.join(map(str, elements))} }}\n")
         changed.append({bucket: text for bucket, text in now.items() if was.get(bucket) != text})
     lines.append(_following(new))
     lines.append(_elements(new, changed, flows))
@@ -217,15 +219,21 @@ def _owner_texts(rules: FarmRules) -> list[dict[int, str]]:
     return result
 
 
+def _is_second(text: str) -> bool:
+    return text.startswith("goto chance_")
+
+
 def _elements(rules: FarmRules, texts: Sequence[Mapping[int, str]], flows: Iterable[Flow]) -> str:
     table = f"netdev {table_name(rules.module)}"
     lines: list[str] = []
     for group, elements in enumerate(texts):
-        if elements:
-            lines.append(f"add element {table} owners_{group} {{\n")
-            pairs = [f"{bucket} : {text}" for bucket, text in sorted(elements.items())]
-            lines += [f"  {', '.join(pairs[start : start + 8])},\n" for start in range(0, len(pairs), 8)]
-            lines.append("}\n")
+        second = {bucket: text for bucket, text in elements.items() if _is_second(text)}
+        for name, part in (("owners", elements), ("second", second)):
+            if part:
+                lines.append(f"add element {table} {name}_{group} {{\n")
+                pairs = [f"{bucket} : {text}" for bucket, text in sorted(part.items())]
+                lines += [f"  {', '.join(pairs[start : start + 8])},\n" for start in range(0, len(pairs), 8)]
+                lines.append("}\n")
     held = list(flows)
     for family in _FAMILIES:
         keys = [f"{f.client} . {f.client_port} . {f.address} . {f.port}" for f in held if f.address.version == family]
@@ -270,7 +278,13 @@ def _following(rules: FarmRules) -> str:
             # Data prolongs, a bare acknowledgement does not: the last one comes after the FIN.
             second.append(f"{flow} @fresh{family} tcp flags & psh != 0 update @fresh{family} {{ {flow} }} goto {me}")
             second.append(f"{flow} @fresh{family} goto {me}")
-        chain(f"chance_{tag}", *second, "counter name second_chance", f"goto node_{tag}")
+        only_yours = ["meta protocol ip ip ttl set 1", "meta protocol ip6 ip6 hoplimit set 1"]
+        chain(f"chance_{tag}", *second, "counter name second_chance", *only_yours, f"goto node_{tag}")
+    taken = "counter name taken accept"
+    if any(rules.former):
+        chain("arrived", f"meta protocol ip ip ttl 1 {taken}", f"meta protocol ip6 ip6 hoplimit 1 {taken}")
+    else:
+        chain("arrived", taken)
     answered4 = [str(p.address) for p in rules.of_family(4) if p.address in rules.answers]
     answered6 = [f"{int(p.address):#034x}" for p in rules.of_family(6) if p.address in rules.answers]
     chain("asked4", *([f"arp daddr ip {{ {', '.join(answered4)} }} accept"] if answered4 else []), "drop")
@@ -281,7 +295,6 @@ def _following(rules: FarmRules) -> str:
 def _standing(rules: FarmRules) -> str:
     """The parts that follow the configuration only."""
     name = table_name(rules.module)
-    me = _tag(rules.node)
     size = max((len(owners) for owners in rules.owners), default=1)
     lines = [f"table netdev {name} {{"]
     lines += [f"  counter {counter} {{ }}" for counter in ("local", "taken", "second_chance", "refused")]
@@ -289,16 +302,16 @@ def _standing(rules: FarmRules) -> str:
     for family in _FAMILIES:
         key = f"{_TYPE[family]} . inet_service . {_TYPE[family]} . inet_service"
         lines.append(f"  set fresh{family} {{ type {key}; size {_FLOWS}; flags dynamic, timeout; timeout 1d; }}")
-    lines += [f"  map owners_{group} {{ type mark : verdict; size {size}; }}" for group in range(len(rules.groups))]
-    lines.append(f"  chain node_{me} {{\n    counter name local\n    meta mark set 0 accept\n  }}")
-    lines.append("  chain asked4 { }\n  chain asked6 { }")
-    lines.append(
-        "  chain refused {\n    counter name refused\n    meta l4proto tcp reject with tcp reset\n    drop\n  }"
-    )
     for group in range(len(rules.groups)):
-        lines.append(
-            f"  chain bucket_{group} {{\n    meta mark vmap @owners_{group}\n    counter name refused\n    drop\n  }}"
-        )
+        lines.append(f"  map owners_{group} {{ type mark : verdict; size {size}; }}")
+        lines.append(f"  map second_{group} {{ type mark : verdict; size {size}; }}")
+    lines += [f"  chain {following} {{ }}" for following in ("asked4", "asked6", "arrived")]
+    lines += _chain(f"node_{_tag(rules.node)}", "counter name local", "meta mark set 0 accept")
+    lines += _chain("refused", "counter name refused", "meta l4proto tcp reject with tcp reset", "drop")
+    for group in range(len(rules.groups)):
+        lines += _chain(f"again_{group}", f"meta mark vmap @second_{group}", "counter name taken accept")
+        again, owner = f"ether saddr @members goto again_{group}", f"meta mark vmap @owners_{group}"
+        lines += _chain(f"bucket_{group}", again, owner, "counter name refused", "drop")
     service_map = services(rules.groups, [p.address for p in rules.placements])
     for family in _FAMILIES:
         if rules.of_family(family):
@@ -307,6 +320,10 @@ def _standing(rules: FarmRules) -> str:
     lines.append("}")
     lines += _source_tables(rules)
     return "\n".join(lines) + "\n"
+
+
+def _chain(name: str, *rules: str) -> list[str]:
+    return [f"  chain {name} {{", *(f"    {rule}" for rule in rules), "  }"]
 
 
 def _hash_chains(rules: FarmRules, family: int) -> list[str]:
@@ -320,12 +337,12 @@ def _hash_chains(rules: FarmRules, family: int) -> list[str]:
     }
     if family == 4:
         keys["ipid"] = "ip id"
-    return [
-        f"  chain {kind}{family}_{group} {{\n"
-        f"    meta mark set jhash {key} mod {len(rules.owners[group])} seed {rules.seed:#x} goto bucket_{group}\n  }}"
-        for group in range(len(rules.groups))
-        for kind, key in keys.items()
-    ]
+    lines: list[str] = []
+    for group, owners in enumerate(rules.owners):
+        for kind, key in keys.items():
+            hashed = f"meta mark set jhash {key} mod {len(owners)} seed {rules.seed:#x} goto bucket_{group}"
+            lines += _chain(f"{kind}{family}_{group}", hashed)
+    return lines
 
 
 def _entry_chain(rules: FarmRules, family: int, service_map: ServiceMap) -> list[str]:
@@ -371,7 +388,7 @@ def _entry_chain(rules: FarmRules, family: int, service_map: ServiceMap) -> list
     if family == 6:
         lines.append(f"    icmpv6 type {_NEIGHBOUR} accept")
     lines += [
-        "    ether saddr @members counter name taken accept",
+        "    ether saddr @members jump arrived",
         f"    {fragment} {ip} daddr . {protocol_field} vmap @fragments{family}",
         f"    {fragment} goto refused",
         f"    {ip} daddr . {protocol_field} . th dport vmap @services{family}",

@@ -38,7 +38,7 @@ def reset_connections(addresses: Iterable[IPAddress]) -> tuple[int, str]:
                 if error.errno in _CANNOT:
                     return (
                         count,
-                        "this kernel cannot reset connections (no INET_DIAG_DESTROY): clients wait for their own time-out",
+                        "this kernel cannot reset connections (no INET_DIAG_DESTROY): clients wait for time-outs",
                     )
                 return count, f"resetting the connections of {address} failed: {error.strerror}"
             count += 1

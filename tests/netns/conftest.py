@@ -1,0 +1,97 @@
+"""The wire, and a farm and mirrors on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from safekit.vip import buckets
+from safekit.vip.farm import FarmVip
+from safekit.vip.service import (
+    BalancingGroup,
+    BalancingRule,
+    FarmService,
+    HashKey,
+    Member,
+    Protocol,
+    Released,
+    VirtualAddress,
+)
+from tests.netns.lab import VIP4, VIP6, Lab, Node, wire
+
+IDENTITY = "the cluster of the tests"
+WEB = BalancingGroup(
+    "web",
+    (
+        BalancingRule(Protocol.TCP, HashKey.ON_PORT, None, 80),
+        BalancingRule(Protocol.UDP, HashKey.ON_ADDR, None, 80),
+    ),
+)
+
+
+class Farm:
+    """The module `web` on the servers of the wire: what three daemons would do."""
+
+    def __init__(self, lab: Lab, run: Path, groups: Sequence[BalancingGroup] = (WEB,)) -> None:
+        self.lab = lab
+        self._run = run
+        self.service = FarmService((VirtualAddress(ip_address(VIP4)), VirtualAddress(ip_address(VIP6))), tuple(groups))
+        self.vips = {name: self.daemon(name) for name in lab.servers}
+
+    def daemon(self, name: str) -> FarmVip:
+        """A daemon that starts on this node (again)."""
+        return FarmVip("web", self.service, name, IDENTITY, self._run / name)
+
+    def node(self, name: str) -> Node:
+        return self.lab.servers[name]
+
+    def view(self, *names: str) -> dict[str, Member]:
+        return {name: Member(self.node(name).run(self.vips[name].macs)) for name in names}
+
+    def follow(self, *names: str) -> None:
+        """These nodes are UP, and each learns it."""
+        view = self.view(*names)
+        for name in names:
+            self.node(name).run(self.vips[name].up, view)
+
+    def follow_without(self, leaving: str) -> None:
+        """A planned stop: the others take over, then the node goes."""
+        self.follow(*(name for name in self.lab.servers if name != leaving))
+        self.down(leaving)
+
+    def down(self, name: str, tcpreset: bool = True) -> Released:
+        return self.node(name).run(self.vips[name].down, tcpreset)
+
+    def counters(self, name: str) -> dict[str, int]:
+        return self.node(name).run(self.vips[name].counters)
+
+    def owner(self, names: Sequence[str], client: str, port: int, key: HashKey, group: int = 0) -> str | None:
+        """Who the model says must serve this client when these nodes are UP."""
+        powers = {name: self.service.groups[group].power_of(name) for name in names}
+        seed = buckets.hash_seed(f"{IDENTITY}|web")
+        return buckets.assign(powers, f"{IDENTITY}|web")[buckets.bucket_of(ip_address(client), port, key, seed)]
+
+    def elected(self, names: Sequence[str], address: str) -> str:
+        found = buckets.elect(sorted(names), ip_address(address), f"{IDENTITY}|web")
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    with wire() as made:
+        yield made
+
+
+@pytest.fixture
+def farm(lab: Lab, tmp_path: Path) -> Farm:
+    """The servers have the application; nobody is UP yet."""
+    for server in lab.servers.values():
+        server.serve()
+    return Farm(lab, tmp_path)
