@@ -15,7 +15,7 @@ from tests.nodes.node import Node
 
 WHEELHOUSE = ROOT / "build" / "wheelhouse"
 VENV = "/opt/safekit/venv"
-UNITS = ("safekitd.service", "safekit-pulse.service", "safekit-rfs@.service")
+UNITS = ("safekitd.service", "safekit-pulse.service", "safekit-shutdown.service", "safekit-rfs@.service")
 STARTED = ("safekit-pulse.service", "safekitd.service")
 
 
@@ -57,11 +57,7 @@ def _unpack(node: Node, packed: bytes) -> None:
 
 
 def _put_units(node: Node) -> None:
-    units = f"$({VENV}/bin/python -c 'import safekit; print(safekit.__path__[0])')/units"
-    names = " ".join(f"{units}/{name}" for name in UNITS)
-    node.run(f"install -m 644 {names} /etc/systemd/system/ && ln -sfn {VENV}/bin/safekit /opt/safekit/safekit")
-    node.run("ln -sfn /opt/safekit/safekit /usr/local/bin/safekit && systemctl daemon-reload")
-    node.run(["systemctl", "enable", "--quiet", *STARTED])
+    node.run(["/opt/safekit/venv/bin/python", "-m", "safekit.install"])
     node.run(["systemctl", "restart", *STARTED])
 
 
@@ -71,7 +67,7 @@ def _start(node: Node) -> None:
 
 
 def _remove(node: Node) -> None:
-    node.run("systemctl disable --quiet --now safekitd.service safekit-pulse.service 'safekit-rfs@*'", check=False)
+    node.run("systemctl disable --quiet --now safekit-shutdown.service safekitd.service safekit-pulse.service 'safekit-rfs@*'", check=False)
     units = " ".join(f"/etc/systemd/system/{name}" for name in UNITS)
     node.run(f"rm -rf {units} /opt/safekit /var/safekit /run/safekit /usr/local/bin/safekit; systemctl daemon-reload")
 

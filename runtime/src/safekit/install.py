@@ -1,0 +1,164 @@
+"""Puts the runtime of this virtual environment in force on a node: folders, the command, systemd units; and takes it
+away again.
+
+`python -m safekit.install` prints `changed` or `unchanged` and can be run again; `--check` only says what it would
+print; `--remove` leaves nothing of ours. Applications, addresses and mounts are never touched: an upgrade restarts
+the daemons, and they pick up what runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from safekit.membership.unit import service_text
+from safekit.paths import Paths
+from safekit.replication.units import unit_text
+
+UNITS = Path("/etc/systemd/system")
+COMMAND = Path("/usr/local/bin/safekit")
+
+_SAFEKITD = """\
+[Unit]
+Description=SafeKit: decides which node serves
+Wants=safekit-pulse.service network-online.target
+After=safekit-pulse.service network-online.target local-fs.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+ExecStart={venv}/bin/safekitd
+# A daemon that is killed or upgraded takes nothing with it: scripts and applications live on, the next daemon adopts
+them. KillMode=process Restart=always RestartSec=100ms WatchdogSec=60 TimeoutStartSec=120 LimitNOFILE=65536
+OOMScoreAdjust=-900
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+_SHUTDOWN = """\
+[Unit]
+Description=SafeKit: stops the modules in order before the machine goes down
+After=safekitd.service safekit-pulse.service network-online.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+ExecStop={venv}/bin/python -m safekit.shutdown
+TimeoutStopSec=20min
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def units(paths: Paths) -> dict[str, str]:
+    """Name -> text of every unit."""
+    venv = paths.safe / "venv"
+    return {
+        "safekit-pulse.service": service_text(str(venv / "bin" / "python"), str(paths.run), str(paths.var)),
+        "safekitd.service": _SAFEKITD.format(venv=venv),
+        "safekit-shutdown.service": _SHUTDOWN.format(venv=venv),
+        "safekit-rfs@.service": unit_text(venv / "bin" / "safekit-rfs", paths.run),
+    }
+
+
+ENABLED = ("safekit-pulse.service", "safekitd.service", "safekit-shutdown.service")
+
+
+def links(paths: Paths) -> dict[Path, Path]:
+    """Symbolic link -> what it points to."""
+    command = paths.safe / "venv" / "bin" / "safekit"
+    binary = Path(__file__).parent / "bin" / "safekit-rfs"
+    return {
+        paths.safe / "safekit": command,
+        COMMAND: paths.safe / "safekit",
+        paths.safe / "venv" / "bin" / "safekit-rfs": binary,
+    }
+
+
+def install(paths: Paths, check: bool) -> bool:
+    """Bring the node to this version; True if something was (or would be) changed."""
+    changed = False
+    for folder in (
+        paths.safe / "modules",
+        paths.safe / "private" / "modules",
+        paths.safe / "Application_Modules",
+        paths.var,
+    ):
+        if not folder.is_dir():
+            changed = True
+            if not check:
+                folder.mkdir(parents=True)
+    for link, target in links(paths).items():
+        if not link.is_symlink() or link.readlink() != target:
+            changed = True
+            if not check:
+                link.unlink(missing_ok=True)
+                link.symlink_to(target)
+    stale = [name for name, text in units(paths).items() if not _holds(UNITS / name, text)]
+    if stale:
+        changed = True
+        if not check:
+            for name in stale:
+                (UNITS / name).write_text(units(paths)[name])
+            _systemctl("daemon-reload")
+    for name in ENABLED:
+        if subprocess.run(["systemctl", "is-enabled", "--quiet", name], check=False).returncode != 0:
+            changed = True
+            if not check:
+                _systemctl("enable", "--quiet", name)
+    return changed
+
+
+def remove(paths: Paths, check: bool) -> bool:
+    """Take everything of ours away, once no module is left; True if something was (or would be) removed."""
+    installed = paths.var / "modules.json"
+    if any((paths.safe / "modules").glob("[!.]*")):
+        names = ", ".join(sorted(path.name for path in (paths.safe / "modules").glob("[!.]*")))
+        sys.exit(f"modules are still installed ({names}): `safekit module uninstall -m AM` each of them first")
+    present = [UNITS / name for name in units(paths) if (UNITS / name).exists()]
+    folders = [folder for folder in (paths.safe, paths.var, paths.run) if folder.exists()]
+    if check or not (present or folders or COMMAND.is_symlink()):
+        return bool(present or folders)
+    for name in reversed(ENABLED):
+        subprocess.run(["systemctl", "disable", "--now", "--quiet", name], check=False)
+    for unit in present:
+        unit.unlink()
+    _systemctl("daemon-reload")
+    if COMMAND.is_symlink():
+        COMMAND.unlink()
+    installed.unlink(missing_ok=True)
+    for folder in folders:
+        shutil.rmtree(folder)
+    return True
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text() == text
+
+
+def _systemctl(*arguments: str) -> None:
+    done = subprocess.run(["systemctl", *arguments], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"systemctl {' '.join(arguments)}: {done.stderr.strip()}")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m safekit.install", description="Install or remove the units of SafeKit."
+    )
+    parser.add_argument("--check", action="store_true", help="change nothing, say what would be changed")
+    parser.add_argument("--remove", action="store_true", help="take everything of SafeKit away from this node")
+    chosen = parser.parse_args()
+    act = remove if chosen.remove else install
+    print("changed" if act(Paths(), chosen.check) else "unchanged")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,364 @@
+"""What modules of every mode share: the loop from events to effects, and what the rest of the daemon may ask.
+
+The loop takes one event at a time, asks the automaton, saves its new value below /run, and starts the effects. An
+effect that takes time is a task of its own that ends in an event. Ending the daemon cancels the tasks and stops
+nothing: applications, addresses, filters and replication stay, and `resume` picks them up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from safekit.automaton.codec import UnreadableState, decode, encode
+from safekit.automaton.failover import FailoverMachine
+from safekit.automaton.farm import FarmState
+from safekit.automaton.loopguard import LoopGuard
+from safekit.automaton.mirror import MirrorState
+from safekit.automaton.vocabulary import (
+    Action,
+    Become,
+    Command,
+    Effect,
+    Held,
+    Perform,
+    Resumed,
+    Role,
+    Say,
+    Script,
+    Step,
+    StepDone,
+    StepFailed,
+    Wish,
+)
+from safekit.config import Cluster, UserConfig
+from safekit.membership import Pulse, PulseEvent
+from safekit.module.files import UnreadableFile, read_json, write_json
+from safekit.module.settings import Settings, read_settings, write_settings
+from safekit.paths import Paths
+from safekit.scripts import Outcome, ScriptCall, ScriptRunner
+from safekit.store.module_log import ModuleLog
+from safekit.store.resources import Resources
+
+S = TypeVar("S", MirrorState, FarmState)
+
+FORMAT = 1
+
+
+class StepError(Exception):
+    """A step could not be carried out; the text is the reason that the log shows."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a module is given by the node. `changed` is called after each change of state, on the loop."""
+
+    name: str
+    id: int
+    node: str
+    config: UserConfig
+    cluster: Cluster
+    key: bytes
+    paths: Paths
+    pulse: Pulse
+    scripts: ScriptRunner
+    changed: Callable[[], None]
+
+
+class Module(ABC, Generic[S]):
+    """One module on this node. `open` first, then `resume`; `close` when the daemon ends."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self.around = surroundings
+        paths, name = surroundings.paths, surroundings.name
+        self.log = ModuleLog(name, paths.module_var(name) / "log.db")
+        self.resources = Resources(name, paths.module_var(name) / "resource.db")
+        self.settings = read_settings(paths.module_var(name) / "settings.json")
+        service = surroundings.config.service
+        self._guard = LoopGuard(service.maxloop, service.loop_interval.total_seconds())
+        self._machine = FailoverMachine(handle_time_s=15.0)
+        self._life = secrets.token_hex(6)
+        self._since = datetime.now(UTC)
+        self._events: asyncio.Queue[Any] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._named: dict[str, asyncio.Task[None]] = {}
+        self._moved = asyncio.Condition()
+        self.restored = False
+        self.state: S = self._fresh()
+
+    # --- what each mode says ---
+
+    @abstractmethod
+    def _fresh(self) -> S:
+        """The automaton of a module that is in STOP."""
+
+    @abstractmethod
+    def _step(self, state: S, event: Any) -> tuple[S, tuple[Effect, ...]]:
+        """The pure function of the mode."""
+
+    @abstractmethod
+    def refusal(self, command: Command) -> str:
+        """Why a command cannot be taken now; empty when it can."""
+
+    @abstractmethod
+    async def _carry_out(self, step: Step, state: S) -> StepDone | None:
+        """Perform a step that is neither `Become` nor `Script`.
+
+        Raises StepError. None stands for an ordinary `StepDone`.
+        """
+
+    @abstractmethod
+    async def _pick_up(self) -> None:
+        """After a restart of the daemon: find again what runs (addresses, channels, data plane)."""
+
+    @abstractmethod
+    def _publish(self) -> None:
+        """Tell the other nodes what changed, if it did."""
+
+    @abstractmethod
+    def on_pulse(self, event: PulseEvent) -> None:
+        """Something happened on this module's channel."""
+
+    async def _effect(self, effect: Effect) -> None:
+        """An effect of this mode only."""
+
+    # --- life ---
+
+    async def open(self) -> None:
+        """Open the logs and find the state that an earlier daemon left."""
+        await self.log.open()
+        await self.resources.open()
+        try:
+            saved = read_json(self._state_file)
+            if saved is not None:
+                state = decode(saved["state"])
+                self._life, self._guard = saved["life"], decode_guard(self._guard, saved["guard"])
+                self._since = datetime.fromisoformat(saved["since"])
+                self.state, self.restored = state, True
+        except (UnreadableFile, UnreadableState, KeyError, TypeError, ValueError) as error:
+            self.log.write(
+                "safekit", "C", f"the state before the restart cannot be read, the module counts as stopped: {error}"
+            )
+
+    async def resume(self) -> None:
+        """Begin to work: on what was found, or in STOP."""
+        if self.restored and self.state.role is not Role.STOP:
+            self.log.write("safekit", "I", f"safekitd is back; the module is {self.state.role} {self.state.readiness}")
+            await self._pick_up()
+        self._spawn(self._loop(), "loop")
+        self._events.put_nowait(Resumed())
+
+    async def close(self) -> None:
+        """End the tasks; stop nothing of the application's."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.log.close()
+        await self.resources.close()
+
+    def put(self, event: object) -> None:
+        """Give the automaton an event."""
+        self._events.put_nowait(event)
+
+    # --- what the node asks ---
+
+    def command(self, command: Command) -> bool:
+        """Take a command that `refusal` allowed. False: the module already is what is asked for."""
+        self._guard, admitted = self._guard.admit(command, datetime.now(UTC).timestamp())
+        already = self._already(admitted)
+        if admitted.action is Action.FORCESTOP:
+            for script in self.around.scripts.running(self.around.name):
+                self._spawn(self._end_script(script))
+        if not already:
+            starts = admitted.action not in (Action.STOP, Action.FORCESTOP)
+            if admitted.identity != "maxloop":
+                self.remember(replace(self.settings, started=starts))
+            self.put(admitted)
+        return not already
+
+    def _already(self, command: Command) -> bool:
+        role, quiet = self.state.role, not self.state.plan
+        match command.action:
+            case Action.START:
+                return self.state.wish is not Wish.STOPPED
+            case Action.STOP | Action.FORCESTOP:
+                return role is Role.STOP and quiet and self.state.wish is Wish.STOPPED
+            case Action.PRIM:
+                return role in (Role.PRIM, Role.ALONE)
+            case Action.SECOND:
+                return role is Role.SECOND
+            case _:
+                return False
+
+    def remember(self, settings: Settings) -> None:
+        """Keep the administrator's settings."""
+        if settings != self.settings:
+            self.settings = settings
+            write_settings(self.around.paths.module_var(self.around.name) / "settings.json", settings)
+
+    async def wait_until(self, reached: Callable[[], bool], timeout: float) -> bool:
+        """Wait until `reached()` after a change of state; False after `timeout` seconds."""
+        async with self._moved:
+            try:
+                await asyncio.wait_for(self._moved.wait_for(reached), timeout)
+            except TimeoutError:
+                return False
+            return True
+
+    @property
+    def since(self) -> datetime:
+        """When the present state and substate began."""
+        return self._since
+
+    # --- the loop ---
+
+    async def _loop(self) -> None:
+        while True:
+            event = await self._events.get()
+            before = self.state
+            self.state, effects = self._step(before, event)
+            if self.state != before:
+                if (self.state.role, self.state.readiness) != (before.role, before.readiness):
+                    self._since = datetime.now(UTC)
+                self._save()
+                self._note_resources()
+                self._publish()
+                self.around.changed()
+                async with self._moved:
+                    self._moved.notify_all()
+            for effect in effects:
+                match effect:
+                    case Say(level, message):
+                        self.log.write(self._origin, level, message)
+                    case Perform():
+                        self._spawn(self._perform(effect, self.state))
+                    case _:
+                        self._spawn(self._effect(effect))
+
+    async def _perform(self, effect: Perform, state: S) -> None:
+        try:
+            if isinstance(effect.step, Script):
+                await self._run_script(effect.step, effect)
+                answer: StepDone | None = None
+            else:
+                assert not isinstance(effect.step, Become)
+                answer = await self._carry_out(effect.step, state)
+            self.put(replace(answer, serial=effect.serial) if answer else StepDone(effect.serial))
+        except StepError as error:
+            self.put(StepFailed(effect.serial, str(error)))
+        except OSError as error:
+            self.put(StepFailed(effect.serial, f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")))
+
+    async def _run_script(self, script: Script, effect: Perform) -> None:
+        user = self.around.config.service.user
+        if user is None:
+            return
+        stops = script.name.startswith("stop_")
+        limit = (user.forcestoptimeout if script.force else user.nicestoptimeout) if stops else None
+        call = ScriptCall(
+            module=self.around.name,
+            name=script.name,
+            state=effect.current,
+            next_state=effect.next,
+            action=effect.action,
+            ticket=f"{self._life}.{effect.serial}",
+            force=script.force,
+            limit=limit,
+            variables=dict(user.variables),
+            keep_output=user.logging != "none",
+        )
+        result = await self.around.scripts.run(call)
+        if result.outcome is Outcome.TIMED_OUT:
+            raise StepError(f"it did not end within its time limit and was killed ({result.reason})")
+        if result.outcome is Outcome.FAILED:
+            raise StepError(result.reason or f"exit code {result.exit_code}")
+
+    async def _end_script(self, name: str) -> None:
+        if await self.around.scripts.end(self.around.name, name):
+            self.log.write("userplug", "C", f"Script {name} was ended by forcestop")
+
+    # --- failover rules ---
+
+    async def watch_resources(self, period: float) -> None:
+        """Evaluate the failover rules every `period` seconds while checkers run."""
+        while True:
+            values = {resource.name: resource.value for resource in self.resources.all()}
+            now = asyncio.get_running_loop().time()
+            self._machine, held, actions = self._machine.evaluate(values, now)
+            if held != self.state.held:
+                self.put(Held(held))
+            for rule, action in actions:
+                self.log.write("safekit", "C", f"Action {action} from failover rule {rule}")
+                if not self.refusal(Command(action, rule)):
+                    self.command(Command(action, rule))
+            await asyncio.sleep(period)
+
+    def set_resource(self, name: str, value: str, by: str) -> bool:
+        """Give a resource a value; the log says so when it changed."""
+        changed = self.resources.set(name, value)
+        if changed:
+            self.log.write(
+                "safekit", "E" if value in ("up", "down") else "I", f"Resource {name} set to {value} by {by}"
+            )
+        return changed
+
+    # --- helpers ---
+
+    _origin = "heart"
+
+    @property
+    def _state_file(self) -> Any:
+        return self.around.paths.module_run(self.around.name) / "state.json"
+
+    def _save(self) -> None:
+        write_json(
+            self._state_file,
+            {
+                "format": FORMAT,
+                "life": self._life,
+                "since": self._since.isoformat(),
+                "guard": {"began": self._guard.began, "count": self._guard.count},
+                "state": encode(self.state),
+            },
+            durable=False,
+        )
+
+    def _note_resources(self) -> None:
+        self.resources.set("state.local", f"{self.state.role} {self.state.readiness}")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str | None = None) -> None:
+        """Run `work` until it ends or the daemon does; a named one replaces its predecessor."""
+        if name is not None:
+            self._end(name)
+        task = asyncio.get_running_loop().create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if name is not None:
+            self._named[name] = task
+
+    def _end(self, name: str) -> None:
+        task = self._named.pop(name, None)
+        if task is not None:
+            task.cancel()
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """A defect in one task must be seen, and must not end in silence."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self.log.write("safekit", "C", f"internal error: {type(error).__name__}: {error}")
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"module {self.around.name}", "exception": error}
+            )
+
+
+def decode_guard(guard: LoopGuard, saved: Mapping[str, Any]) -> LoopGuard:
+    """The counter of an earlier daemon under the present limits."""
+    return replace(guard, began=float(saved["began"]), count=int(saved["count"]))

@@ -1,0 +1,304 @@
+"""A farm or light module on this node: what each step of its automaton means.
+
+The group is a level, not an event of the automaton: whenever the view or a member's word changes, the filter is
+brought to the new view, one change after the other. A member counts once it says `up` and as long as it is in the
+view.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from safekit.automaton.farm import FarmState, refusal, step
+from safekit.automaton.vocabulary import (
+    Checkers,
+    Command,
+    Effect,
+    Links,
+    Readiness,
+    Role,
+    Step,
+    StepDone,
+    Vip,
+)
+from safekit.checkers import AddressChecker, InterfaceChecker
+from safekit.config import ports
+from safekit.membership import (
+    GroupChannel,
+    GroupLan,
+    LinkTrouble,
+    MemberPayload,
+    PulseEvent,
+    RanLate,
+    Refused,
+    View,
+    ViewChanged,
+)
+from safekit.module.engine import Module, StepError, Surroundings
+from safekit.vip.service import Member, VipError
+
+VIEW_S = 15.0
+"""How long a node that starts waits for the group's view."""
+
+
+class FarmModule(Module[FarmState]):
+    """One farm or light module on this node."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self.channel = f"farm:{surroundings.name}"
+        self.view: View | None = None
+        self.in_service = False
+        self._payloads: dict[str, Mapping[str, Any]] = {}
+        self._published: dict[str, Any] = {}
+        self._channel_open = False
+        self._applying = asyncio.Lock()
+        self._applied: dict[str, Member] = {}
+        super().__init__(surroundings)
+        self._vip = self._make_vip()
+        self._macs: dict[str, str] = {}
+
+    def _make_vip(self) -> Any:
+        around, service = self.around, self.around.config.service
+        if service.vip is None or not service.vip.interfaces or service.mode != "farm":
+            return None
+        from safekit.vip.farm import FarmVip
+        from safekit.vip.from_config import farm_service
+
+        nodes = ",".join(sorted(around.cluster.node_names))
+        return FarmVip(
+            around.name,
+            farm_service(service.vip),
+            around.node,
+            f"{nodes}/{around.name}",
+            around.paths.module_run(around.name),
+        )
+
+    def _fresh(self) -> FarmState:
+        return FarmState(node=self.around.node)
+
+    def _step(self, state: FarmState, event: Any) -> tuple[FarmState, tuple[Effect, ...]]:
+        return step(state, event)
+
+    def refusal(self, command: Command) -> str:
+        """Why a command cannot be taken now; empty when it can."""
+        return refusal(self.state, command)
+
+    # --- steps ---
+
+    async def _carry_out(self, step_: Step, state: FarmState) -> StepDone | None:  # noqa: ARG002
+        match step_:
+            case Links(True):
+                await self._open_channel()
+            case Links(False):
+                await self._close_channel()
+            case Vip(True):
+                await self._enter()
+            case Vip(False):
+                await self._leave()
+            case Checkers(when, up):
+                self._set_checkers(when, up)
+            case _:
+                raise StepError(f"a farm does not know the step {step_}")
+        return None
+
+    async def _open_channel(self) -> None:
+        around, farm = self.around, self.around.config.service.farm
+        if farm is None:
+            return
+        lans = []
+        for used in farm.lans:
+            lan = around.cluster.lan(used.name)
+            assert lan is not None
+            mine = next((node for node in lan.nodes if node.name == around.node), None)
+            if mine is None:
+                continue
+            peers = tuple((node.name, str(node.addr)) for node in lan.nodes if node.name != around.node)
+            lans.append(GroupLan(used.name, local=str(mine.laddr or mine.addr), peers=peers))
+        port = ports(around.config, around.id).farm
+        assert port is not None
+        channel = GroupChannel(
+            self.channel,
+            node=around.node,
+            port=port,
+            key=around.key,
+            lans=tuple(lans),
+            pulse=farm.pulse,
+            mlost_count=farm.mlost_count,
+            slost_count=farm.slost_count,
+        )
+        await around.pulse.set_channel(channel)
+        self._channel_open = True
+        self._publish()
+        async with self._moved:
+            try:
+                await asyncio.wait_for(self._moved.wait_for(lambda: self.view is not None), VIEW_S)
+            except TimeoutError:
+                raise StepError(f"no view of the group after {VIEW_S:.0f} s") from None
+
+    async def _close_channel(self) -> None:
+        if self.around.config.service.farm is None:
+            return
+        self._channel_open = False
+        self._published, self._payloads, self.view = {}, {}, None
+        await self.around.pulse.remove_channel(self.channel)
+
+    async def _enter(self) -> None:
+        """Take this node's share: known to the others first, then the filter, then the addresses."""
+        if self._vip is None:
+            return
+        try:
+            self._macs = await asyncio.to_thread(self._vip.macs)
+            self.in_service = True
+            self._publish()
+            async with self._applying:
+                self._applied = self._members()
+                await asyncio.to_thread(self._vip.up, self._applied)
+        except VipError as error:
+            self.in_service = False
+            self._publish()
+            raise StepError(error.message) from error
+        self._say_share()
+        self._spawn(self._vip.keep_announcing(), "announce")
+        self._spawn(self._apply())
+
+    async def _leave(self) -> None:
+        if self._vip is None:
+            return
+        vip = self.around.config.service.vip
+        assert vip is not None
+        self._end("announce")
+        self.in_service = False
+        self._publish()
+        try:
+            async with self._applying:
+                self._applied = {}
+                await asyncio.to_thread(self._vip.down, vip.tcpreset)
+        except VipError as error:
+            raise StepError(error.message) from error
+        self._note_resources()
+
+    # --- the group ---
+
+    def _members(self) -> dict[str, Member]:
+        """The nodes in service: in the view, and saying `up`."""
+        present = self.view.members if self.view else ()
+        members = {
+            name: Member(macs=dict(word["macs"]))
+            for name, word in self._payloads.items()
+            if name in present and word.get("up")
+        }
+        if self.in_service:
+            members[self.around.node] = Member(macs=self._macs)
+        return members
+
+    async def _apply(self) -> None:
+        """Bring the filter to the present view."""
+        async with self._applying:
+            members = self._members()
+            if not self.in_service or self._vip is None or members == self._applied:
+                return
+            try:
+                await asyncio.to_thread(self._vip.update, members)
+            except VipError as error:
+                self.log.write("vip", "C", f"the filter could not follow the group: {error.message}")
+                return
+            self._applied = members
+        self._spawn(self._vip.keep_announcing(), "announce")
+        self._say_share()
+
+    def _say_share(self) -> None:
+        members = ", ".join(sorted(self._applied))
+        for group, share in self._vip.shares().items():
+            self.log.write("vipd", "E", f"farm membership: {members} (group {group}_0)")
+            self.log.write("vipd", "E", f"farm load: {round(share.of_256)}/256 (group {group}_0)")
+        self._note_resources()
+        self.around.changed()
+
+    def on_pulse(self, event: PulseEvent) -> None:
+        """Something happened on this module's channel."""
+        match event:
+            case ViewChanged(view=view):
+                self.view = view
+                self.log.write("vipd", "I", f"group view {view.epoch}: {', '.join(view.members)}")
+                self._spawn(self._tell_moved())
+                self._spawn(self._apply())
+            case MemberPayload(node=node, payload=payload):
+                self._payloads[node] = payload
+                self._spawn(self._apply())
+            case LinkTrouble(ident=ident, reason=reason):
+                self.log.write("vipd", "C" if reason else "E", f"lan {ident}: {reason or 'works again'}")
+            case Refused(source=source, reason=reason):
+                self.log.write("vipd", "C", f"membership from {source} is refused: {reason}")
+            case RanLate(late_ms=late):
+                self.log.write("vipd", "I", f"this node was late by {late} ms; the others were given more time")
+            case _:
+                pass
+
+    async def _tell_moved(self) -> None:
+        async with self._moved:
+            self._moved.notify_all()
+
+    def _publish(self) -> None:
+        if not self._channel_open:
+            return
+        payload: dict[str, Any] = {"up": self.in_service, "macs": self._macs, "s": self.state.role.value}
+        if payload != self._published:
+            self._published = payload
+            self._spawn(self._send(payload))
+
+    async def _send(self, payload: Mapping[str, Any]) -> None:
+        if payload is self._published:
+            await self.around.pulse.publish(self.channel, payload)
+
+    # --- checkers, resources, restart of the daemon ---
+
+    def _set_checkers(self, when: str, up: bool) -> None:
+        name = f"checkers:{when}"
+        if not up:
+            self._end(name)
+            return
+        vip = self.around.config.service.vip
+        if vip is None or self._vip is None:
+            return
+        if when == "pre":
+            self._spawn(InterfaceChecker(vip, self._vip, self.set_resource).run(), name)
+            self._spawn(self.watch_resources(period=5.0), "rules")
+        else:
+            self._spawn(AddressChecker(vip, self._vip, self.set_resource).run(), name)
+
+    def _note_resources(self) -> None:
+        super()._note_resources()
+        if self._vip is not None:
+            for group, percent in self.shares().items():
+                self.resources.set(f"farm.{group}_0", f"{percent:.1f}%")
+
+    def shares(self) -> dict[str, float]:
+        """This node's share of each group in percent; zero when it is not in service."""
+        if self._vip is None:
+            return {}
+        return {g: (share.percent if self.in_service else 0.0) for g, share in self._vip.shares().items()}
+
+    async def _pick_up(self) -> None:
+        await self._open_channel()
+        self._set_checkers("pre", True)
+        if self.state.role is Role.UP and self._opened():
+            await self._enter()
+            self._set_checkers("both", True)
+
+    def _opened(self) -> bool:
+        """Whether `Vip(True)` was carried out before the restart.
+
+        Always in UP, save while its plan still holds that step.
+        """
+        return self.state.readiness is Readiness.READY or not any(s == Vip(True) for s in self.state.plan)
+
+    def failover_sentence(self) -> str:
+        """Whether the others take this node's clients when it dies, in words."""
+        others = sorted(set(self._applied) - {self.around.node})
+        if self.state.role is not Role.UP:
+            return "not possible: the module is not running here"
+        if others:
+            return f"ready: {', '.join(others)} would take the clients of this node"
+        return "not possible: no other node is UP"
