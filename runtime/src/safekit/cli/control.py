@@ -1,0 +1,200 @@
+"""Commands that move a module: start, stop, swap …, and those that wait until it got there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from safekit.cli.client import ApiError, NotRunning
+from safekit.cli.common import Context, Identity, Json, Module, context
+from safekit.cli.display import in_words, on_terminal, progress_line, show_json, state_name
+from safekit.cli.exit_codes import ExitCode, Failure
+
+RESTART_PATIENCE_S = 15.0
+"""How long a waiting command bears that safekitd is away: a restart of the daemon moves no module."""
+
+_SLICE_S = 30.0
+_SLICE_ON_TERMINAL_S = 1.0
+
+
+class FullSync(StrEnum):
+    """The one word that `prim` and `second` know."""
+
+    FULLSYNC = "fullsync"
+
+
+class NoSync(StrEnum):
+    """The one word that `swap` knows."""
+
+    NOSYNC = "nosync"
+
+
+class Awaited(StrEnum):
+    """States that one can wait for."""
+
+    STOP = "STOP"
+    WAIT = "WAIT"
+    ALONE = "ALONE"
+    PRIM = "PRIM"
+    SECOND = "SECOND"
+    UP = "UP"
+
+
+Full = Annotated[
+    FullSync | None, typer.Argument(metavar="[fullsync]", help="Copy every file again, whatever is known of it.")
+]
+Limit = Annotated[
+    float | None, typer.Option("-t", "--timeout", metavar="SECONDS", min=0, help="Give up then; without it, never.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the application."""
+    for command in (start, stop, restart, stopstart, forcestop, prim, second, swap, waitstart, waitstop, waitstate):
+        app.command(rich_help_panel="Control")(command)
+
+
+def start(ctx: typer.Context, module: Module, identity: Identity = None) -> None:
+    """Start the module: the node itself finds out whether it becomes primary or secondary."""
+    _act(context(ctx), module, "start", identity)
+
+
+def stop(ctx: typer.Context, module: Module, identity: Identity = None) -> None:
+    """Stop the module in good order; a ready secondary takes over."""
+    _act(context(ctx), module, "stop", identity)
+
+
+def restart(ctx: typer.Context, module: Module, identity: Identity = None) -> None:
+    """Restart the application on this node; the roles stay."""
+    _act(context(ctx), module, "restart", identity)
+
+
+def stopstart(ctx: typer.Context, module: Module, identity: Identity = None) -> None:
+    """Stop the module, then start it: a primary hands over to the other node."""
+    _act(context(ctx), module, "stopstart", identity)
+
+
+def forcestop(ctx: typer.Context, module: Module, identity: Identity = None) -> None:
+    """Stop the module when `stop` has no effect: running scripts are ended."""
+    _act(context(ctx), module, "forcestop", identity)
+
+
+def prim(ctx: typer.Context, module: Module, word: Full = None, identity: Identity = None) -> None:
+    """Start the module as primary: the data of this node are the good ones (mirror)."""
+    _act(context(ctx), module, "prim", identity, fullsync=word is not None)
+
+
+def second(ctx: typer.Context, module: Module, word: Full = None, identity: Identity = None) -> None:
+    """Start the module as secondary: the data come from the other node (mirror)."""
+    _act(context(ctx), module, "second", identity, fullsync=word is not None)
+
+
+def swap(
+    ctx: typer.Context,
+    module: Module,
+    word: Annotated[
+        NoSync | None, typer.Argument(metavar="[nosync]", help="Without synchronising the directories.")
+    ] = None,
+    identity: Identity = None,
+) -> None:
+    """Exchange primary and secondary (mirror)."""
+    _act(context(ctx), module, "swap", identity, nosync=word is not None)
+
+
+def waitstart(ctx: typer.Context, module: Module, timeout: Limit = None, as_json: Json = False) -> None:
+    """Wait until the module serves or is ready to: ALONE, PRIM, SECOND or UP, Ready."""
+    _wait(context(ctx), module, ("ALONE", "PRIM", "SECOND", "UP"), "Ready", timeout, as_json)
+
+
+def waitstop(ctx: typer.Context, module: Module, timeout: Limit = None, as_json: Json = False) -> None:
+    """Wait until the module is stopped."""
+    _wait(context(ctx), module, ("STOP",), "NotReady", timeout, as_json)
+
+
+def waitstate(
+    ctx: typer.Context,
+    module: Module,
+    state: Annotated[
+        Awaited,
+        typer.Argument(metavar="|".join(Awaited), help="STOP and WAIT are waited for NotReady, the others Ready."),
+    ],
+    timeout: Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Wait until the module is in a state."""
+    substate = "NotReady" if state in (Awaited.STOP, Awaited.WAIT) else "Ready"
+    _wait(context(ctx), module, (state.value,), substate, timeout, as_json)
+
+
+def _act(where: Context, module: str, action: str, identity: str | None, **options: bool) -> None:
+    done = where.client.post("modules", module, "actions", action, identity=identity, options=options)
+    if not done["changed"]:
+        typer.echo(f"{module}: nothing to do, it is {state_name(done['state'])}")
+    elif identity is None:
+        typer.echo(f"{module}: {action} begins; `safekit state -m {module}` shows how far it is")
+
+
+def _wait(
+    where: Context, module: str, states: tuple[str, ...], substate: str, timeout: float | None, as_json: bool
+) -> None:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    bar = _Bar() if on_terminal() and not as_json else None
+    longest = _SLICE_S if bar is None else _SLICE_ON_TERMINAL_S
+    away_since: float | None = None
+    state: Mapping[str, Any] = {}
+    while True:
+        left = longest if deadline is None else min(longest, deadline - time.monotonic())
+        try:
+            state = where.client.get(
+                *("modules", module, "wait"),
+                patience=left,
+                state=",".join(states),
+                substate=substate,
+                timeout=max(left, 0.0),
+            )
+            break
+        except ApiError as refusal:
+            if refusal.error["code"] == "wait.timeout":
+                away_since, state = None, refusal.error["state"]
+            elif refusal.error["code"] != "node.stopping":
+                raise
+        except NotRunning:
+            away_since = away_since or time.monotonic()
+            if time.monotonic() - away_since > RESTART_PATIENCE_S:
+                raise
+            time.sleep(0.2)
+        if bar is not None and state:
+            bar.show(state)
+        if deadline is not None and time.monotonic() >= deadline:
+            now = f"it is {state_name(state)} ({in_words(state)})" if state else "safekitd did not answer"
+            raise Failure(ExitCode.TIMEOUT, f"{module} did not reach {' or '.join(states)} in {timeout:g} s: {now}")
+    if bar is not None:
+        bar.end()
+    if as_json:
+        show_json(state)
+    else:
+        typer.echo(f"{module}: {state_name(state)}")
+
+
+class _Bar:
+    """One line on the terminal that says how far it is."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._begun = datetime.now(UTC)
+        self._status = Console().status("")
+        self._status.start()
+
+    def show(self, state: Mapping[str, Any]) -> None:
+        progress = state.get("progress")
+        words = progress_line(progress).replace("[", r"\[") if progress else in_words(state)
+        self._status.update(f"{state_name(state)}: {words}")
+
+    def end(self) -> None:
+        self._status.stop()
