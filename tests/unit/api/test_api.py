@@ -337,4 +337,8 @@ async def test_reference_page_names_every_operation_and_error(node: SmallNode) -
         if f"| `{method} {path}` |" not in page:
             missing.append(f"{method} {path}")
     assert not missing
-    assert not [code for code in ERRORS if f"| `{code}` |" not in page]
+    assert not [
+        f"| `{code}` | {status} | {meaning} |"
+        for code, (status, meaning) in ERRORS.items()
+        if f"| `{code}` | {status} | {meaning} |" not in page
+    ]

@@ -1,0 +1,427 @@
+"""What a person, or a script, sees of the command: words, tables, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from safekit.api.face import Progress, StateInfo
+from safekit.cli import control
+from safekit.cli.command import run
+from safekit.cli.display import lasted, progress_line, size
+from safekit.cli.exit_codes import MEANINGS, STATE_CODES, ExitCode, of_error
+from safekit.cli.reference import page
+from safekit.paths import Paths
+from tests.unit.api.small_node import DATE, SmallNode
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "cli.md"
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Result]
+
+
+class NodeThread:
+    """A node in a loop of its own, so that the command can be called as a person calls it."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.node = self.call(self._make())
+
+    async def _make(self) -> SmallNode:
+        return SmallNode(self._paths)
+
+    def call(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    def start(self) -> None:
+        self.call(self._start())
+
+    async def _start(self) -> None:
+        ready = asyncio.Event()
+
+        async def serve() -> None:
+            async with self.node.running():
+                ready.set()
+                await self._stop.wait()
+
+        self._task = asyncio.create_task(serve())
+        await ready.wait()
+
+    def stop(self) -> None:
+        async def end() -> None:
+            self._stop.set()
+            assert self._task is not None
+            await self._task
+
+        self.call(end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def move(self, am: str, state: StateInfo) -> None:
+        async def move() -> None:
+            self.node.move(am, state)
+
+        self.call(move())
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return Paths(tmp_path / "opt", tmp_path / "var", tmp_path / "run")
+
+
+@pytest.fixture
+def daemon(paths: Paths) -> Iterator[NodeThread]:
+    thread = NodeThread(paths)
+    thread.start()
+    yield thread
+    thread.stop()
+
+
+@pytest.fixture
+def safekit(paths: Paths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.delenv("SAFEMODULE", raising=False)
+
+    def call(*arguments: str) -> Result:
+        code = run(arguments, paths)
+        return Result(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def db(daemon: NodeThread, safekit: Command, tmp_path: Path) -> NodeThread:
+    """A node with a cluster of n1 (itself) and n2 (away) and the configured module db."""
+    (tmp_path / "cluster.xml").write_text("<cluster/>")
+    (tmp_path / "db.safe").write_bytes(b"a package")
+    assert safekit("cluster", "config", str(tmp_path / "cluster.xml")).code == 0
+    assert safekit("module", "install", "-m", "db", str(tmp_path / "db.safe")).code == 0
+    assert safekit("config", "-m", "db").code == 0
+    return daemon
+
+
+def test_state_is_one_line_per_module_and_node_in_words(db: NodeThread, safekit: Command) -> None:
+    hour_ago = datetime.now(UTC) - timedelta(hours=1, minutes=5, seconds=30)
+    db.move("db", StateInfo("PRIM", "Ready", hour_ago, "swap by root", "uptodate", "SECOND Ready", (), "ready"))
+    result = safekit("state")
+    assert result.out.startswith("MODULE ")
+    _, first, second, failover = result.out.splitlines()
+    assert [cell.strip() for cell in first.split("  ") if cell] == [
+        *("db", "mirror", "n1", "PRIM Ready"),
+        "runs the application, the secondary is ready, uptodate",
+        *("1 h 5 min", "swap by root"),
+    ]
+    assert [cell.strip() for cell in second.split("  ") if cell][2:5] == ["n2", "ERROR", "does not answer"]
+    assert failover == "db: automatic failover: ready"
+
+
+def test_state_shows_how_far_a_resynchronisation_is(db: NodeThread, safekit: Command) -> None:
+    progress = Progress(50, 10, 20, 1_500_000_000, 3_000_000_000, 50_000_000, 30)
+    db.move("db", StateInfo("SECOND", "Transient", DATE, progress=progress, detail="50%"))
+    assert safekit("state", "-m", "db").out.splitlines()[-1] == (
+        "db: [############------------] 50 %, 1.5 GB of 3.0 GB, 10 of 20 files, 50.0 MB/s, 30 s left"
+    )
+
+
+def test_state_says_what_a_blocked_module_waits_for(db: NodeThread, safekit: Command) -> None:
+    db.move("db", StateInfo("WAIT", "NotReady", DATE, "no peer", "not uptodate", "UNKNOWN", ("node n2",)))
+    assert "blocked, waiting for node n2, not uptodate" in safekit("state", "-m", "db").out
+
+
+def test_verbose_state_lists_the_resources(db: NodeThread, safekit: Command) -> None:
+    safekit("set", "-m", "db", "-r", "custom.a", "-v", "up")
+    last = safekit("state", "-m", "db", "-v").out.splitlines()[-1]
+    assert last.split()[:2] == ["custom.a", "up"]
+
+
+@pytest.mark.parametrize(("state", "code"), STATE_CODES.items())
+def test_quiet_state_is_the_exit_code(db: NodeThread, safekit: Command, state: str, code: int) -> None:
+    db.move("db", StateInfo(state, "Ready", DATE))
+    assert safekit("state", "-m", "db", "-lq") == Result(code, "", "")
+
+
+def test_no_failure_can_be_taken_for_a_state() -> None:
+    assert not set(STATE_CODES.values()) & {code for code in ExitCode if code is not ExitCode.DONE}
+
+
+def test_module_is_taken_from_the_environment_of_its_scripts(
+    db: NodeThread, safekit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAFEMODULE", "db")
+    assert safekit("printe", "cannot start").code == 0
+    assert safekit("stop", "-i", "start_prim").code == 0
+    assert [line.split(" | ", 1)[1] for line in safekit("log").out.splitlines()] == [
+        "userplug | E | cannot start",
+        "safekit | U | Action stop called by start_prim",
+    ]
+
+
+def test_action_says_that_it_begins_or_that_there_is_nothing_to_do(db: NodeThread, safekit: Command) -> None:
+    assert safekit("prim", "-m", "db", "fullsync").out == (
+        "db: prim begins; `safekit state -m db` shows how far it is\n"
+    )
+    assert db.node.actions[-1][3].fullsync
+    assert safekit("start", "-m", "db").out == "db: nothing to do, it is ALONE Ready\n"
+    safekit("swap", "-m", "db", "nosync")
+    assert db.node.actions[-1][3].nosync
+
+
+def test_wait_ends_when_the_state_is_reached(db: NodeThread, safekit: Command) -> None:
+    later = threading.Timer(0.2, db.move, ("db", StateInfo("PRIM", "Ready", DATE)))
+    later.start()
+    assert safekit("waitstart", "-m", "db", "-t", "30") == Result(0, "db: PRIM Ready\n", "")
+    later.join()
+
+
+def test_wait_that_lasts_too_long_says_where_the_module_is(db: NodeThread, safekit: Command) -> None:
+    result = safekit("waitstate", "-m", "db", "PRIM", "-t", "0.1")
+    assert result.code == ExitCode.TIMEOUT
+    assert result.err == "safekit: db did not reach PRIM in 0.1 s: it is STOP NotReady (stopped)\n"
+
+
+def test_wait_outlives_a_restart_of_the_daemon(
+    paths: Paths, safekit: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "db.safe").write_bytes(b"a package")
+    first = NodeThread(paths)
+    first.start()
+    safekit("module", "install", "-m", "db", str(tmp_path / "db.safe"))
+    second = NodeThread(paths)
+
+    def restart() -> None:
+        first.stop()
+        second.node.infos, second.node.logs = first.node.infos, {}
+        second.start()
+        second.move("db", StateInfo("UP", "Ready", DATE))
+
+    later = threading.Timer(0.2, restart)
+    later.start()
+    try:
+        assert safekit("waitstart", "-m", "db", "-t", "30").out == "db: UP Ready\n"
+    finally:
+        later.join()
+        second.node.infos = {}
+        second.stop()
+    monkeypatch.setattr(control, "RESTART_PATIENCE_S", 0.3)
+    assert safekit("waitstart", "-m", "db").code == ExitCode.NOT_RUNNING
+
+
+def test_log_is_followed_until_interrupted(db: NodeThread, paths: Paths) -> None:
+    program = (
+        "import sys; from pathlib import Path; from safekit.cli.command import run; from safekit.paths import Paths\n"
+    )
+    program += "sys.exit(run(sys.argv[4:], Paths(*map(Path, sys.argv[1:4]))))"
+    command = [sys.executable, "-c", program, *map(str, (paths.safe, paths.var, paths.run)), "logview", "-m", "db"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
+    db.call(db.node.add_log("db", "E", "before", "userplug"))
+    viewer = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert viewer.stdout is not None
+        assert viewer.stdout.readline().endswith("| userplug | E | before\n")
+        db.call(db.node.add_log("db", "E", "after", "userplug"))
+        assert viewer.stdout.readline().endswith("| userplug | E | after\n")
+        viewer.send_signal(2)
+        assert viewer.wait(10) == ExitCode.INTERRUPTED
+    finally:
+        viewer.kill()
+        viewer.communicate()
+
+
+def test_daemon_that_does_not_run_is_one_clear_line(safekit: Command) -> None:
+    assert safekit("state") == Result(
+        ExitCode.NOT_RUNNING, "", "safekit: safekitd is not running on this node: `systemctl start safekitd`\n"
+    )
+    assert safekit("state", "-m", "db", "-lq").code == ExitCode.NOT_RUNNING
+
+
+def test_unknown_module_and_refusal_have_their_codes(db: NodeThread, safekit: Command) -> None:
+    assert safekit("start", "-m", "nope") == Result(
+        ExitCode.UNKNOWN, "", "safekit: no module nope is installed on this node\n"
+    )
+    safekit("deconfig", "-m", "db")
+    assert safekit("start", "-m", "db") == Result(ExitCode.REFUSED, "", "safekit: module db was never configured\n")
+
+
+def test_wrong_configuration_is_named_to_the_attribute(daemon: NodeThread, safekit: Command, tmp_path: Path) -> None:
+    (tmp_path / "cluster.xml").write_text("<wrong/>")
+    for word in ("config", "confcheck"):
+        result = safekit("cluster", word, str(tmp_path / "cluster.xml"))
+        assert result.code == ExitCode.CONFIGURATION
+        assert result.err == 'safekit: cluster.xml, line 3: <lan pulse="wrong">: not a number\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["swpa"], "No such command 'swpa'"),
+        (["start"], "Missing option '-m'"),
+        (["waitstate", "-m", "db", "UPP"], "UPP"),
+        (["state", "-lq"], "-v and -lq need -m AM"),
+        (["cluster", "config", "/nowhere.xml"], "/nowhere.xml cannot be read: No such file or directory"),
+        (["module", "install", "-m", "db", "nowhere.safe"], "nowhere.safe: no such file, neither here nor in"),
+    ],
+)
+def test_wrong_command_line_has_its_own_code(
+    daemon: NodeThread, safekit: Command, arguments: list[str], message: str
+) -> None:
+    result = safekit(*arguments)
+    assert result.code == ExitCode.USAGE
+    assert message in result.err
+
+
+def test_key_travels_to_another_node_in_a_package(db: NodeThread, safekit: Command, tmp_path: Path) -> None:
+    assert safekit("cluster", "package", str(tmp_path / "c.zip")).code == 0
+    assert (tmp_path / "c.zip").stat().st_mode & 0o077 == 0
+    assert safekit("cluster", "config").out == "cluster: new key\n"
+    assert db.node.key == b"new key"
+    assert safekit("cluster", "config", str(tmp_path / "c.zip"), "lock").code == 0
+    assert db.node.key == b"first key"
+    assert safekit("cluster", "config", str(tmp_path / "cluster.xml")).code == ExitCode.REFUSED
+    assert safekit("cluster", "config", "unlock").code == 0
+    assert not db.node.cluster.locked
+
+
+def test_zip_without_a_cluster_is_refused(daemon: NodeThread, safekit: Command, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        archive.writestr("other.xml", "")
+    assert safekit("cluster", "config", str(tmp_path / "c.zip")).err.endswith("the zip holds no cluster.xml\n")
+    (tmp_path / "c.zip").write_bytes(b"PK nonsense")
+    assert "is no readable zip" in safekit("cluster", "config", str(tmp_path / "c.zip")).err
+
+
+def test_cluster_is_shown_and_removed(db: NodeThread, safekit: Command) -> None:
+    _, first, second = safekit("cluster", "confinfo").out.splitlines()
+    assert first.split()[:2] == ["n1", "c0ffee"] and first.endswith("same")
+    assert second.split()[0] == "n2" and second.endswith("does not answer")
+    rows = safekit("cluster", "state").out.splitlines()
+    assert rows[1].split()[:6] == ["n1", "db", "mirror", "1", "STOP", "NotReady"]
+    assert safekit("cluster", "deconfig").out == "cluster: removed\n"
+    assert safekit("cluster", "confinfo").out == "the node belongs to no cluster yet\n"
+
+
+def test_module_is_found_in_the_catalogue_listed_packaged_and_removed(
+    daemon: NodeThread, safekit: Command, paths: Paths, tmp_path: Path
+) -> None:
+    catalogue = paths.safe / "Application_Modules" / "generic"
+    catalogue.mkdir(parents=True)
+    (catalogue / "mirror.safe").write_bytes(b"generic")
+    assert safekit("module", "install", "-m", "db", "-M", "4", "mirror.safe").out == "db: installed, id 4\n"
+    assert safekit("module", "list").out == "db\n"
+    assert safekit("module", "listid").out == "4 db\n"
+    assert safekit("module", "getports", "-i", "4").out == "heart 8888\nrfs 5600\n"
+    assert safekit("module", "package", "-m", "db", str(tmp_path / "out.safe")).code == 0
+    assert (tmp_path / "out.safe").read_bytes() == b"generic"
+    assert safekit("confcheck", "-m", "db") == Result(0, "db: valid\n", "warning: macro unused\n")
+    assert "not applied: `safekit config -m db`" in safekit("confinfo", "-m", "db").out
+    assert safekit("config", "-m", "db").out == "db: applied, signature ed1ted\n"
+    assert safekit("boot", "on", "-m", "db").out == "db: boot on\n"
+    assert safekit("boot", "status", "-m", "db").out == "db: boot on\n"
+    assert safekit("module", "uninstall", "-m", "db").out == "db: removed\n"
+
+
+def test_resources_and_command_log_are_shown(db: NodeThread, safekit: Command) -> None:
+    safekit("set", "-m", "db", "-r", "custom.a", "-v", "down")
+    assert safekit("get", "-m", "db", "-r", "custom.a").out == "down\n"
+    assert safekit("get", "-m", "db", "-r", "custom.b").code == ExitCode.UNKNOWN
+    assert "-r custom.a -v down" in safekit("cmdlog").out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *("state", "state -m db -v", "log -m db", "cmdlog", "get -m db -r custom.a", "level", "-p"),
+        *("module list", "module listid", "module getports -m db", "confinfo -m db", "confcheck -m db"),
+        *("cluster state", "cluster confinfo", "boot status -m db", "waitstop -m db"),
+    ],
+)
+def test_every_reading_command_speaks_json(db: NodeThread, safekit: Command, arguments: str) -> None:
+    safekit("set", "-m", "db", "-r", "custom.a", "-v", "up")
+    result = safekit(*arguments.split(), "--json")
+    assert result.code == 0
+    assert isinstance(json.loads(result.out), dict)
+
+
+def test_terminal_gets_colours_and_a_pipe_does_not(db: NodeThread, paths: Paths, safekit: Command) -> None:
+    db.move("db", StateInfo("UP", "Ready", DATE))
+    assert "\x1b[" not in safekit("state").out
+    program = (
+        "import sys; from pathlib import Path; from safekit.cli.command import run; from safekit.paths import Paths\n"
+    )
+    program += "sys.exit(run(sys.argv[4:], Paths(*map(Path, sys.argv[1:4]))))"
+    master, slave = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", "COLUMNS": "200"}
+    environment.pop("NO_COLOR", None)
+    subprocess.run(
+        [sys.executable, "-c", program, *map(str, (paths.safe, paths.var, paths.run)), "state"],
+        stdout=slave,
+        env=environment,
+        timeout=30,
+        check=True,
+    )
+    os.close(slave)
+    shown = os.read(master, 65536).decode()
+    os.close(master)
+    assert "\x1b[32mUP Ready" in shown
+
+
+def test_command_loads_nothing_heavy() -> None:
+    program = "import sys, safekit.cli; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout.split()
+    assert not {"rich", "asyncio", "ssl", "http.client", "lxml", "pydantic", "httpx", "starlette"} & set(loaded)
+
+
+def test_reference_page_is_made_from_the_commands() -> None:
+    assert DOCUMENT.read_text() == page(), "run: python -m safekit.cli.reference > docs/reference/cli.md"
+    assert set(MEANINGS) == set(ExitCode)
+
+
+def test_errors_of_the_api_have_exit_codes() -> None:
+    assert of_error("config.value") is ExitCode.CONFIGURATION
+    assert of_error("package.path") is ExitCode.CONFIGURATION
+    assert of_error("internal") is ExitCode.DEFECT
+
+
+def test_sizes_and_durations_are_written_for_people() -> None:
+    assert [size(count) for count in (0, 999, 1000, 2.5e9, 7e13)] == ["0 B", "999 B", "1.0 kB", "2.5 GB", "70.0 TB"]
+    durations = (timedelta(seconds=59), timedelta(minutes=2), timedelta(hours=3), timedelta(days=2, hours=5))
+    assert [lasted(duration) for duration in durations] == ["59 s", "2 min 0 s", "3 h 0 min", "2 d 5 h"]
+    nothing_known = {"percent": 0, "bytes_done": 0, "bytes_total": 0, "files_done": 0, "files_total": 0}
+    assert progress_line({**nothing_known, "rate_bps": 0, "eta_s": None}).endswith("0 B/s")
+
+
+def test_key_in_a_package_is_the_nodes(db: NodeThread, safekit: Command, tmp_path: Path) -> None:
+    safekit("cluster", "package", str(tmp_path / "c.zip"))
+    with zipfile.ZipFile(tmp_path / "c.zip") as archive:
+        assert archive.read("cluster.key") == b"first key"
+        assert base64.b64encode(archive.read("cluster.xml")) == base64.b64encode(b"<cluster/>")
