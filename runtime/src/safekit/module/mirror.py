@@ -51,6 +51,7 @@ from safekit.config import ports
 from safekit.membership import (
     HeartbeatChannel,
     HeartbeatLink,
+    HeartbeatState,
     LinkDown,
     LinkTrouble,
     LinkUp,
@@ -117,6 +118,7 @@ class MirrorModule(Module[MirrorState]):
         self._channel_open = False
         self._cluster_says = ""
         self._peer = PeerView()
+        self._peer_moved = False
         super().__init__(surroundings)
         self._record_file = surroundings.paths.module_var(surroundings.name) / "data.json"
         self._process = self._make_process()
@@ -373,8 +375,8 @@ class MirrorModule(Module[MirrorState]):
         channel = HeartbeatChannel(
             self.channel, node=around.node, peer=self.peer_node, port=port, key=around.key, links=tuple(links)
         )
-        await around.pulse.set_channel(channel)
         self._channel_open = True
+        await around.pulse.set_channel(channel)
         self._publish()
         self._spawn(self._believe_cluster(), "cluster")
 
@@ -403,13 +405,11 @@ class MirrorModule(Module[MirrorState]):
     def on_pulse(self, event: PulseEvent) -> None:
         """Something happened on this module's channel."""
         match event:
-            case PeerPayload(payload=payload):
-                self._heard(read_payload(payload, replace(self._peer, alive=True, version=self._peer.version + 1)))
-            case PeerAlive():
-                self._heard(replace(self._peer, alive=True))
-            case PeerLost():
-                self.log.write("heart", "C", f"no heartbeat from {self.peer_node}")
-                self._heard(replace(self._peer, alive=False))
+            case PeerPayload() | PeerAlive() | PeerLost():
+                # One datagram brings several of these: they are taken as the level that they lead to, once.
+                if not self._peer_moved:
+                    self._peer_moved = True
+                    asyncio.get_running_loop().call_soon(self._take_peer)
             case LinkUp(ident=ident):
                 self.set_resource(f"heartbeat.{ident}", "up", "heart")
             case LinkDown(ident=ident):
@@ -427,6 +427,19 @@ class MirrorModule(Module[MirrorState]):
                 self.log.write("heart", "I", f"this node was late by {late} ms; the other node was given more time")
             case _:
                 pass
+
+    def _take_peer(self) -> None:
+        self._peer_moved = False
+        if not self._channel_open:
+            return
+        known = self.around.pulse.state(self.channel)
+        assert isinstance(known, HeartbeatState)
+        if known.alive is None or (known.alive and known.payload is None):
+            return
+        peer = replace(self._peer, alive=known.alive, version=self._peer.version + 1)
+        if not known.alive and self._peer.alive and self._peer.role is not Role.STOP:
+            self.log.write("heart", "C", f"no heartbeat from {self.peer_node}")
+        self._heard(read_payload(known.payload, peer) if known.payload is not None else peer)
 
     def _heard(self, peer: PeerView) -> None:
         self._peer = peer

@@ -65,7 +65,8 @@ def place(
         if not fitting:
             raise _outside(one, candidates)
         entry, link = min(fitting, key=lambda pair: (-pair[0].prefix_length, pair[1].index))
-        chosen.append(Placement(one.address, link.name, link.index, link.mac, entry.address))
+        network = str(ip_interface((entry.address, entry.prefix_length)).network.network_address)
+        chosen.append(Placement(one.address, link.name, link.index, link.mac, entry.address, network))
     return tuple(chosen)
 
 
@@ -132,13 +133,15 @@ class Addresses:
         wanted = tuple(placements)
         present = {(entry.address, entry.index) for entry in netlink.addresses()}
         missing = [p for p in wanted if (p.address, p.index) not in present]
-        self._write(self.recorded() | {p.address for p in wanted})
+        before = self.recorded()
+        self._write(before | {p.address for p in wanted})
         added: list[Placement] = []
         for placement in missing:
             try:
                 netlink.add_address(placement.address, placement.index)
             except OSError as error:
-                self.remove(p.address for p in added)
+                self.remove([p.address for p in added])
+                self._write(before)
                 message = (
                     f"the kernel refused to set VIP {placement.address} on {placement.interface}: {error.strerror}"
                 )

@@ -106,13 +106,17 @@ class FarmService:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a virtual address goes on this node: `source` is the node's own address in the same network."""
+    """Where a virtual address goes on this node: `source` is the node's own address in the same network.
+
+    `network` is the address of that network, as the `intf` checker names its resource (spec §3.5).
+    """
 
     address: IPAddress
     interface: str
     index: int
     mac: str
     source: IPAddress
+    network: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
