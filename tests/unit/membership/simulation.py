@@ -18,7 +18,9 @@ from safekit.membership.group import GroupCore
 KEY = bytes(32)
 
 
-def group_channel(node: str, nodes: Iterable[str], lans: Iterable[str] = ("default",), **options: object) -> GroupChannel:
+def group_channel(
+    node: str, nodes: Iterable[str], lans: Iterable[str] = ("default",), **options: object
+) -> GroupChannel:
     """The channel of `node` in a group of `nodes`, all of them on every lan."""
     addresses = {name: f"192.0.2.{number}" for number, name in enumerate(sorted(nodes), 1)}
     peers = tuple((name, address) for name, address in addresses.items() if name != node)
@@ -57,7 +59,7 @@ class World:
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
 
-    # --- what happens to nodes ----------------------------------------------------------------------------------------
+    # --- what happens to nodes --------------------------------------------------------------------------------
 
     def start(self, *names: str, memory: dict[str, object] | None = None) -> None:
         """Power on; `memory` is the snapshot that a restarted process goes on from."""
@@ -95,7 +97,7 @@ class World:
         """Every datagram may pass."""
         self.passes = lambda source, target, lan: True
 
-    # --- time ---------------------------------------------------------------------------------------------------------
+    # --- time -------------------------------------------------------------------------------------------------
 
     def run(self, seconds: float) -> None:
         """Let time pass."""
@@ -113,7 +115,7 @@ class World:
             self.run(0.02)
         return self.now - began
 
-    # --- what can be seen ---------------------------------------------------------------------------------------------
+    # --- what can be seen -------------------------------------------------------------------------------------
 
     def view(self, name: str) -> View | None:
         """The view that a node holds."""
@@ -128,7 +130,7 @@ class World:
         """For a message of a failed test."""
         return {name: self.view(name) for name in self.cores}
 
-    # --- inside -------------------------------------------------------------------------------------------------------
+    # --- inside -----------------------------------------------------------------------------------------------
 
     def _at(self, when: float, action: Callable[[], None]) -> None:
         self._sequence += 1
@@ -157,7 +159,9 @@ class World:
                 if target == name or not self.passes(name, target, lan) or self.random.random() < self.loss:
                     continue
                 for _ in range(2 if self.random.random() < self.doubled else 1):
-                    self._at(self.now + self.random.uniform(*self.delay), self._delivery(name, target, lan, order, body))
+                    self._at(
+                        self.now + self.random.uniform(*self.delay), self._delivery(name, target, lan, order, body)
+                    )
 
     def _delivery(self, source: str, target: str, lan: str, order: tuple[int, int], body: bytes) -> Callable[[], None]:
         def deliver() -> None:

@@ -26,7 +26,7 @@ def grouped(seed: int, count: int, **network: object) -> World:
     return world
 
 
-# --- a group forms ----------------------------------------------------------------------------------------------------
+# --- a group forms --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 16])
@@ -72,7 +72,7 @@ def test_late_comer_is_taken_in_by_the_leader_and_disturbs_once(late: str) -> No
     assert world.view(late).leader == "n01"  # type: ignore[union-attr]
 
 
-# --- a node is lost ---------------------------------------------------------------------------------------------------
+# --- a node is lost -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -135,7 +135,7 @@ def test_node_that_forgot_everything_gets_the_view_back(name: str) -> None:
     assert world.view(name).epoch >= 1  # type: ignore[union-attr]
 
 
-# --- split and heal ---------------------------------------------------------------------------------------------------
+# --- split and heal -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -160,9 +160,16 @@ def test_sides_of_a_split_agree_within_and_all_agree_after_it_heals(seed: int) -
     assert sum(map(len, world.views.values())) == changes, "and nothing moves after that"
 
 
-@pytest.mark.parametrize("seed", range(25))
+ONCE_FAILED = (120, 124, 133, 136, 142, 198, 229, 230, 241, 248)
+"""Worlds in which a follower gave up its leader and came back under the same names: the leader saw nothing to change.
+"""
+
+
+@pytest.mark.parametrize("seed", [*range(25), *ONCE_FAILED])
 def test_any_sequence_of_faults_ends_in_one_group_of_the_living(seed: int) -> None:
-    """Kills, starts, pauses, splits at any moment; when they end, agreement within a bound. Epochs grow all along (`World`)."""
+    """Kills, starts, pauses, splits at any moment; when they end, agreement within a bound. Epochs grow all along
+    (`World`).
+    """
     world = World(seed, names(2 + seed % 7), loss=0.1, delay=(0.0005, 0.15), doubled=0.02)
     world.start(*world.names)
     for _ in range(15):
@@ -221,7 +228,7 @@ def test_second_lan_carries_the_group_when_the_first_is_cut() -> None:
     assert downs == {(a, "default", b) for a in world.names for b in world.names if a != b}
 
 
-# --- patience ---------------------------------------------------------------------------------------------------------
+# --- patience -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -257,7 +264,7 @@ def test_node_that_is_dead_is_found_dead_also_by_a_node_that_sleeps_now_and_then
     world.run_until(lambda: world.agree("n01"), 2.0)
 
 
-# --- payloads ---------------------------------------------------------------------------------------------------------
+# --- payloads -------------------------------------------------------------------------------------------------
 
 
 def test_payload_reaches_all_and_an_older_one_never_replaces_a_newer() -> None:

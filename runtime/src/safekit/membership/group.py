@@ -266,8 +266,15 @@ class GroupCore:
         members = {self.channel.node} | {name for name, node in self._nodes.items() if self._takes_in(node, now)}
         if now < self._quiet_until:
             members |= {name for name in self._view.members if name == self.channel.node or not self._nodes[name].left}
-        if members != set(self._view.members):
+        if members != set(self._view.members) or any(self._went_its_own_way(name) for name in members):
             self._propose(members, events)
+
+    def _went_its_own_way(self, name: str) -> bool:
+        """A member that this view names and that meanwhile adopted another one will not come back to this one."""
+        node = self._nodes.get(name)
+        if node is None or node.last is None or not node.last.view.members:
+            return False
+        return node.last.view.epoch >= self._wire.epoch and node.last.view != self._wire
 
     def _follow(self, now: float, events: list[PulseEvent]) -> None:
         assert self._view is not None
