@@ -24,6 +24,7 @@ from safekit.vip.service import (
 from tests.netns.lab import VIP4, VIP6, Lab, Node, wire
 
 IDENTITY = "the cluster of the tests"
+NODES = ("n1", "n2", "n3")
 WEB = BalancingGroup(
     "web",
     (
@@ -44,7 +45,7 @@ class Farm:
 
     def daemon(self, name: str) -> FarmVip:
         """A daemon that starts on this node (again)."""
-        return FarmVip("web", self.service, name, IDENTITY, self._run / name)
+        return FarmVip("web", self.service, name, IDENTITY, self._run / name, NODES)
 
     def node(self, name: str) -> Node:
         return self.lab.servers[name]
@@ -71,9 +72,10 @@ class Farm:
 
     def owner(self, names: Sequence[str], client: str, port: int, key: HashKey, group: int = 0) -> str | None:
         """Who the model says must serve this client when these nodes are UP."""
-        powers = {name: self.service.groups[group].power_of(name) for name in names}
+        powers = {name: self.service.groups[group].power_of(name) for name in NODES}
         seed = buckets.hash_seed(f"{IDENTITY}|web")
-        return buckets.assign(powers, f"{IDENTITY}|web")[buckets.bucket_of(ip_address(client), port, key, seed)]
+        owners = buckets.assign({name: powers[name] for name in names}, f"{IDENTITY}|web", powers)
+        return owners[buckets.bucket_of(ip_address(client), port, key, seed)]
 
     def elected(self, names: Sequence[str], address: str) -> str:
         found = buckets.elect(sorted(names), ip_address(address), f"{IDENTITY}|web")

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 VIP4 = "10.66.0.100"
 VIP6 = "fd66::100"
+CLIENTS = 64
 
 
 def _leave_the_network() -> None:
@@ -150,9 +151,9 @@ class Lab:
         self.switch.command("ip", "link", "set", "br0", "up")
         for node in [*self.servers.values(), self.client]:
             self._plug(node)
-        for last in range(64):
-            self.client.command("ip", "address", "add", f"10.66.1.{last}/16", "dev", "eth0")
-            self.client.command("ip", "address", "add", f"fd66::1:{last:x}/64", "dev", "eth0", "nodad")
+        lines = [f"address add {client4(number)}/16 dev eth0" for number in range(CLIENTS)]
+        lines += [f"address add {client6(number)}/64 dev eth0 nodad" for number in range(CLIENTS)]
+        self.client.command("ip", "-batch", "-", text="\n".join(lines))
 
     def _plug(self, node: Node) -> None:
         port = f"p-{node.name}"
@@ -161,10 +162,9 @@ class Lab:
         self.switch.command("ip", "link", "set", port, "master", "br0", "up")
         node.command("sysctl", "-qw", "net.ipv6.conf.default.accept_ra=0", "net.ipv6.conf.eth0.accept_ra=0")
         node.command("sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=0", "net.ipv4.icmp_ratelimit=0")
-        node.command("ip", "link", "set", "lo", "up")
-        node.command("ip", "link", "set", "eth0", "up")
-        node.command("ip", "address", "add", f"{node.address4}/16", "dev", "eth0")
-        node.command("ip", "address", "add", f"{node.address6}/64", "dev", "eth0", "nodad")
+        lines = ["link set lo up", "link set eth0 up", f"address add {node.address4}/16 dev eth0"]
+        lines.append(f"address add {node.address6}/64 dev eth0 nodad")
+        node.command("ip", "-batch", "-", text="\n".join(lines))
 
     def close(self) -> None:
         for node in [*self.servers.values(), self.client, self.switch]:

@@ -13,8 +13,8 @@ Mirror (`mirror.py`):
     when cancelled
 
 Farm (`farm.py`):
-    vip = FarmVip(module, service: FarmService, node: str, identity: str, run: Path)   # identity: the same text on
-    every node
+    vip = FarmVip(module, service: FarmService, node: str, identity: str, run: Path, nodes: Iterable[str])
+                                                identity: the same text on every node; nodes: all of cluster.xml
     vip.plan() -> tuple[Placement, ...]
     vip.macs() -> dict[str, str]                this node's part of the membership payload (JSON-ready)
     vip.up(view: Mapping[str, Member]) -> None  filter, then addresses, then announcement; the view holds this node too

@@ -1,10 +1,11 @@
 """Which node owns which bucket, and which bucket a client falls into. Pure; the same on every node.
 
 Owners: weighted rendezvous with an even quota. Each bucket prefers nodes in the order of a score drawn from (identity,
-node, bucket) and scaled by the node's power; buckets are dealt in index order to the first preferred node whose quota
-is not used up. The quota is the exact share by power (largest remainder), so that shares are even to one bucket; the
-preferences do not depend on who else is there, so that a node that leaves moves its own buckets and few others
-(measured in `tests/unit/vip`).
+node, bucket) and scaled by the node's power; buckets are dealt in index order to the first preferred node whose quota is
+not used up. The quota is the exact share by power (largest remainder).
+
+They are dealt twice: first among all nodes that may be there, then the buckets of those that are not, among those that
+are. So a node that dies or stops moves its own buckets and no other, and shares are even to one bucket at every moment.
 
 Scores are integers: floating point logarithms may differ in the last bit between two machines, and two nodes that
 disagree about one bucket both answer for it, or neither.
@@ -21,7 +22,9 @@ from safekit.vip.service import HashKey, IPAddress, Share
 
 BUCKETS = 4096
 _FRACTION_BITS = 16
+_TABLE_BITS = 12
 _MASK = 0xFFFFFFFF
+_MASK64 = 0xFFFFFFFFFFFFFFFF
 
 
 def hash_seed(identity: str) -> int:
@@ -29,18 +32,48 @@ def hash_seed(identity: str) -> int:
     return int.from_bytes(hashlib.sha256(f"safekit farm seed|{identity}".encode()).digest()[:4], "big") or 1
 
 
-def assign(powers: Mapping[str, int], identity: str) -> tuple[str | None, ...]:
-    """Owner of each of the `BUCKETS` buckets among the live nodes in `powers` (power 0 owns none). All None if nobody
-    has power.
+Owners = tuple[str | None, ...]
+
+
+def assign(powers: Mapping[str, int], identity: str, known: Mapping[str, int] | None = None) -> Owners:
+    """Owner of each of the `BUCKETS` buckets among the live nodes in `powers` (power 0 owns none).
+
+    `known`: the power of every node that may be there, alive or not; the same on every node. All None if nobody alive has
+    power.
     """
     quota = quotas(powers)
     if not quota:
         return (None,) * BUCKETS
+    everybody = {name: power for name, power in {**(known or {}), **with_power(powers)}.items() if power > 0}
+    owners: list[str | None] = list(_dealt(tuple(sorted(everybody.items())), identity))
+    for name in {owner for owner in owners if owner is not None}:
+        if name in quota:
+            quota[name] -= owners.count(name)
+    orphans = [bucket for bucket, owner in enumerate(owners) if owner not in quota]
     names = sorted(quota)
     columns = [_scores(identity, name, powers[name]) for name in names]
+    for bucket in orphans:
+        ranked = [(scores[bucket], name) for scores, name in zip(columns, names, strict=True) if quota[name] > 0]
+        heir = min(ranked)[1]
+        quota[heir] -= 1
+        owners[bucket] = heir
+    return tuple(owners)
+
+
+def with_power(powers: Mapping[str, int]) -> dict[str, int]:
+    """Only the nodes that have power."""
+    return {name: power for name, power in powers.items() if power > 0}
+
+
+@lru_cache(maxsize=16)
+def _dealt(powers: tuple[tuple[str, int], ...], identity: str) -> tuple[str, ...]:
+    """The first deal: every bucket among all nodes that may be there."""
+    quota = quotas(dict(powers))
+    columns = [_scores(identity, name, power) for name, power in powers]
     owners: list[str] = []
     for scores in zip(*columns, strict=True):
-        preferred = min((score, name) for score, name in zip(scores, names, strict=True) if quota[name])[1]
+        ranked = [(score, name) for score, (name, _) in zip(scores, powers, strict=True) if quota[name]]
+        preferred = min(ranked)[1]
         quota[preferred] -= 1
         owners.append(preferred)
     return tuple(owners)
@@ -80,31 +113,41 @@ def _draw(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _scores(identity: str, node: str, power: int) -> tuple[int, ...]:
     """The lower, the more preferred: an exponential draw divided by the power (the least of such draws wins in
     proportion).
     """
     stream = hashlib.shake_128(f"safekit farm|{identity}|{node}".encode()).digest(8 * BUCKETS)
     return tuple(
-        ((_minus_log2(draw >> 32) << 96) // power << 64) | draw  # the raw draw settles ties of the logarithm
+        ((_minus_log2(draw >> 32) << 32) // power << 64) | (draw ^ _MASK64)  # the raw draw settles ties
         for draw in struct.unpack(f">{BUCKETS}Q", stream)
     )
 
 
 def _minus_log2(draw: int) -> int:
-    """-log2((draw + 1) / 2^32) in units of 2^-16, by integer squaring."""
+    """-log2((draw + 1) / 2^32) in units of 2^-16; the mantissa is read to 12 bits."""
     value = draw + 1
     whole = value.bit_length() - 1
-    mantissa = value << 32 >> whole  # in [2^32, 2^33)
-    result = whole
-    for _ in range(_FRACTION_BITS):
-        mantissa = mantissa * mantissa >> 32
-        result <<= 1
-        if mantissa >> 33:
-            mantissa >>= 1
-            result |= 1
-    return (32 << _FRACTION_BITS) - result
+    mantissa = (value << _TABLE_BITS >> whole) - (1 << _TABLE_BITS)
+    return ((32 - whole) << _FRACTION_BITS) - _log2_table()[mantissa]
+
+
+@lru_cache(maxsize=1)
+def _log2_table() -> tuple[int, ...]:
+    """log2(1 + i / 2^12) in units of 2^-16, by integer squaring."""
+    table = []
+    for index in range(1 << _TABLE_BITS):
+        mantissa = (1 << 32) + (index << 32 - _TABLE_BITS)  # in [2^32, 2^33)
+        result = 0
+        for _ in range(_FRACTION_BITS):
+            mantissa = mantissa * mantissa >> 32
+            result <<= 1
+            if mantissa >> 33:
+                mantissa >>= 1
+                result |= 1
+        table.append(result)
+    return tuple(table)
 
 
 def jenkins_hash(data: bytes, seed: int) -> int:

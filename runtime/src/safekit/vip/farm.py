@@ -9,7 +9,7 @@ the same view agree.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from safekit.vip import announce, buckets, ruleset, sockets
@@ -63,10 +63,14 @@ class FarmRecord:
 class FarmVip:
     """One farm module on one node. Every method may be repeated; a new object continues an old one's work."""
 
-    def __init__(self, module: str, service: FarmService, node: str, identity: str, run: Path) -> None:
+    def __init__(
+        self, module: str, service: FarmService, node: str, identity: str, run: Path, nodes: Iterable[str] = ()
+    ) -> None:
+        """`identity` and `nodes` (every node that may be UP) are the same on every node."""
         self.module = module
         self.node = node
         self._service = service
+        self._nodes = tuple(nodes)
         self._identity = f"{identity}|{module}"
         self._seed = buckets.hash_seed(self._identity)
         self._addresses = Addresses(run)
@@ -195,12 +199,12 @@ class FarmVip:
         )
 
     def _owners_in(self, view: View) -> Owners:
-        return tuple(
-            buckets.assign(
-                {name: group.power_of(name) if member.open else 0 for name, member in view.items()}, self._identity
-            )
-            for group in self._service.groups
-        )
+        result = []
+        for group in self._service.groups:
+            live = {name: group.power_of(name) if member.open else 0 for name, member in view.items()}
+            known = {name: group.power_of(name) for name in {*self._nodes, *group.powers, *view}}
+            result.append(buckets.assign(live, self._identity, known))
+        return tuple(result)
 
     def _wires(self, name: str, view: View, placements: tuple[Placement, ...]) -> Mapping[str, str]:
         """The Ethernet address of a member on each of our wires: what it gives for the addresses that we have there."""
