@@ -99,6 +99,9 @@ def _listen(path: Path) -> socket.socket:
         return listener
     os.chown(path, -1, group)
     path.chmod(0o660)
+    if not path.parent.stat().st_mode & 0o001:
+        os.chown(path.parent, -1, group)
+        path.parent.chmod(0o750)
     return listener
 
 
