@@ -34,26 +34,32 @@ def check_modes(service: Node, problems: Problems) -> None:
             element="service",
             expected=f"one <{needed}> in <service>",
         )
-    for node in _below(service):
-        if node.element.modes is not None and mode not in node.element.modes:
-            problems.error(
-                "config.mode",
-                f"<{node.name}> has no place in a module of mode {mode}",
+    _check_place(service, mode, problems)
+
+
+def _check_place(node: Node, mode: str, problems: Problems) -> None:
+    if node.element.modes is not None and mode not in node.element.modes:
+        problems.error(
+            "config.mode",
+            f"<{node.name}> has no place in a module of mode {mode}",
+            line=node.line,
+            element=node.name,
+            expected=f"a module of mode {' or '.join(node.element.modes)}",
+        )
+        return
+    for name, text in node.written.items():
+        modes = node.element.attributes[name].modes
+        if modes is not None and mode not in modes:
+            problems.warn(
+                "config.no_effect",
+                f"has no effect in a module of mode {mode}",
                 line=node.line,
                 element=node.name,
-                expected=f"a module of mode {' or '.join(node.element.modes)}",
+                attribute=name,
+                value=text,
             )
-        for name, text in node.written.items():
-            modes = node.element.attributes[name].modes
-            if modes is not None and mode not in modes:
-                problems.warn(
-                    "config.no_effect",
-                    f"has no effect in a module of mode {mode}",
-                    line=node.line,
-                    element=node.name,
-                    attribute=name,
-                    value=text,
-                )
+    for child in node.children:
+        _check_place(child, mode, problems)
 
 
 def _below(node: Node) -> Iterator[Node]:
@@ -63,7 +69,7 @@ def _below(node: Node) -> Iterator[Node]:
 
 
 def check_written(service: Node, problems: Problems) -> None:
-    """What only the written text tells: a choice that must be made, a variable defined twice."""
+    """What the model no longer tells: a choice that must be made, a variable or a split-brain checker twice."""
     for node in _below(service):
         if node.name == "ping" and node.values["when"] != "pre" and node.values["action"] is None:
             problems.error(
@@ -73,6 +79,14 @@ def check_written(service: Node, problems: Problems) -> None:
                 element="ping",
                 attribute="action",
                 expected=one_of(ACTIONS_AFTER_START),
+            )
+        for surplus in node.all("splitbrain")[1:]:
+            problems.error(
+                "config.too_many",
+                f"there is one already, in line {node.all('splitbrain')[0].line}",
+                line=surplus.line,
+                element="splitbrain",
+                expected="one <splitbrain> with all the witnesses",
             )
         if node.name == "user":
             _unique(((var.values["name"], var.line) for var in node.children), "var", "name", problems)
@@ -189,13 +203,24 @@ def _check_vip(vip: model.Vip, mode: model.Mode, problems: Problems) -> None:
     own = {address.addr for address in vip.addresses}
     for group in vip.groups:
         _check_group(group, own, directed, problems)
-    rules = [rule for group in vip.groups for rule in group.rules]
-    _unique(
-        (((rule.proto, rule.port or "*", str(rule.virtual_addr or "*")), rule.line) for rule in rules),
-        "rule",
-        "",
-        problems,
-    )
+    _check_traffic([rule for group in vip.groups for rule in group.rules], problems)
+
+
+def _check_traffic(rules: list[model.Rule], problems: Problems) -> None:
+    """The same traffic is split by one rule."""
+    seen: dict[tuple[object, ...], int] = {}
+    for rule in rules:
+        traffic = (rule.proto, rule.port, rule.virtual_addr)
+        if traffic in seen:
+            shown = f"{rule.proto}, port {rule.port or '*'}, address {rule.virtual_addr or '*'}"
+            problems.error(
+                "config.duplicate",
+                f"another rule for {shown} stands in line {seen[traffic]}",
+                line=rule.line,
+                element="rule",
+                expected="one rule for the same traffic",
+            )
+        seen.setdefault(traffic, rule.line)
 
 
 def _check_virtual_addr(
@@ -278,9 +303,9 @@ def _check_rule(rule: model.Rule, own: set[Address], directed: bool, problems: P
             wrong("proto", "arp", "the answers to ARP are shared with vmac_directed only", 'type="vmac_directed"')
     if rule.filter == "on_ipid":
         if rule.proto != "udp":
-            wrong("filter", "on_ipid", "the IP id is a hash key of UDP only", "on_addr or on_port")
+            wrong("filter", "on_ipid", "the IP id is a hash key of UDP only", one_of(("on_addr", "on_port")))
         if isinstance(rule.virtual_addr, IPv6Address) or not any(not isinstance(addr, IPv6Address) for addr in own):
-            wrong("filter", "on_ipid", "IPv6 has no IP id", "on_addr or on_port")
+            wrong("filter", "on_ipid", "IPv6 has no IP id", one_of(("on_addr", "on_port")))
 
 
 def _check_rfs(rfs: model.Rfs, problems: Problems) -> None:

@@ -90,7 +90,7 @@ def check_module(
 
 
 def module_nodes(userconfig: UserConfig, cluster: Cluster) -> tuple[str, ...]:
-    """The nodes on which the module runs: those on its lans, in the order of the cluster; every node for a light module."""
+    """The nodes on which the module runs, in the order of the cluster: those on its lans; all, for a light one."""
     lans = userconfig.service.lans
     if userconfig.service.mode == "light":
         return cluster.node_names

@@ -1,0 +1,154 @@
+"""What the runtime does not do yet is refused by name; what asks for the behaviour there is passes."""
+
+from __future__ import annotations
+
+import pytest
+
+from safekit.config import unsupported
+from tests.unit.config.samples import farm, farm_vip, light, load, mirror, mirror_vip, rfs
+from tests.unit.config.test_userconfig import FARM, MIRROR
+
+ADDRESS = '<virtual_addr addr="192.0.2.20" where="one_side_alias"/>'
+GROUP = '<group name="g">{}</group>'
+
+
+def _messages(text: str) -> list[str]:
+    return [item.message.removeprefix("userconfig.xml, line 1: ") for item in unsupported(load(text))]
+
+
+SUPPORTED = {
+    "a mirror": mirror(),
+    "a light module": light("<user/>"),
+    "boot and loops": mirror(attributes='boot="auto" boot_delay="5s" maxloop="0" loop_interval="1h"'),
+    "the defaults, written": mirror(attributes='failover="on" defaultprim="alone" automatic_reboot="off"'),
+    "heartbeats": mirror(
+        heart='<heart port="9000" pulse="100" timeout="1s" permanent_arp="off"><heartbeat name="a" ident="x" pulse="50"/></heart>'
+    ),
+    "a virtual address": mirror(
+        mirror_vip(
+            '<virtual_addr addr="192.0.2.20" where="one_side_alias" check="off" connections="off" netmask="255.255.255.0"/>',
+            interface='name="eth0" check="on" arpreroute="on" arpinterval="5s" arpelapse="0"',
+        )
+    ),
+    "replication": mirror(
+        '<rfs async="none"><replicated dir="/a b" mode="read_only"><tocheck path="x"/></replicated></rfs>'
+    ),
+    "replication, as it is anyway": mirror(
+        rfs(
+            "/a",
+            attributes='acl="off" nbrei="6" locktimeout="100" sendtimeout="30s" reipacketsize="8388608" '
+            'ruzone_blocksize="8388608" namespacepolicy="4" reitimeout="150000ms" reicommit="0" reidetail="off" '
+            'nbremconn="1" checktime="220s" checkintv="2m" scripts="off" syncdelta="1" '
+            'mountoversuffix="_For_SafeKit_Replication"',
+        )
+    ),
+    "a farm": farm(
+        '<user nicestoptimeout="1" forcestoptimeout="2" logging="none" userlogsize="1"><var name="A" value=""/></user>'
+        + farm_vip(
+            GROUP.format(
+                '<cluster><host name="n1" power="3"/></cluster><rule virtual_addr="192.0.2.30" port="80" proto="tcp" '
+                'filter="on_port"/><rule proto="udp" filter="on_addr"/>'
+            )
+        )
+    ),
+    "an empty check, errd and failover": mirror("<user/><check/><errd/><failover/>"),
+}
+
+REFUSED = {
+    "failover": (mirror(attributes='failover="off"'), '<service failover="off"> (supported: on)'),
+    "a preferred primary": (mirror(attributes='defaultprim="n1"'), '<service defaultprim="n1"> (supported: alone)'),
+    "a reboot": (mirror(attributes='automatic_reboot="on"'), '<service automatic_reboot="on"> (supported: off)'),
+    "a pinned neighbour": (
+        mirror(heart='<heart permanent_arp="on"><heartbeat name="a"/></heart>'),
+        '<heart permanent_arp="on"> (supported: off)',
+    ),
+    "old heartbeats": (
+        mirror(heart='<heart><heartbeat ident="a"><server addr="192.0.2.1"/></heartbeat></heart>'),
+        "<server>",
+    ),
+    "old farms": (farm(lan='<farm><lan><node name="n1" addr="192.0.2.1"/></lan></farm>'), "<node>"),
+    "the source address": (
+        mirror(mirror_vip('<virtual_addr addr="192.0.2.20" where="one_side"/>')),
+        '<virtual_addr where="one_side"> (supported: one of alias, one_side_alias)',
+    ),
+    "a virtual interface in a mirror": (
+        mirror(
+            '<vip><interface_list><interface><virtual_interface type="vmac_directed">'
+            + ADDRESS
+            + "</virtual_interface></interface></interface_list></vip>"
+        ),
+        "<virtual_interface> in a module of mode mirror",
+    ),
+    "an invisible MAC": (
+        farm(farm_vip(type_='type="vmac_invisible"')),
+        '<virtual_interface type="vmac_invisible"> (supported: vmac_directed)',
+    ),
+    "counting connections": (
+        mirror(mirror_vip('<virtual_addr addr="192.0.2.20" where="one_side_alias" connections="on"/>')),
+        '<virtual_addr connections="on"> (supported: off)',
+    ),
+    "scripts that open the traffic": (
+        farm(farm_vip().replace("<vip>", '<vip scriptcontrol="on">')),
+        '<vip scriptcontrol="on"> (supported: off)',
+    ),
+    "sharing ARP": (
+        farm(farm_vip(GROUP.format('<rule proto="arp" filter="on_addr"/>'))),
+        '<rule proto="arp"> (supported: one of tcp, udp)',
+    ),
+    "the IP id": (
+        farm(farm_vip(GROUP.format('<rule proto="udp" filter="on_ipid"/>'))),
+        '<rule filter="on_ipid"> (supported: one of on_addr, on_port)',
+    ),
+    "excluded files": (
+        mirror('<rfs><replicated dir="/a"><notreplicated path="b"/></replicated></rfs>'),
+        "<notreplicated>",
+    ),
+    "a flow": (mirror(rfs("/a", flow='<flow name="x"/>')), "<flow>"),
+    "more threads": (mirror(rfs("/a", attributes='nbrei="8"')), '<rfs nbrei="8"> (supported: 6)'),
+    "a packet size": (
+        mirror(rfs("/a", attributes='packetsize="8388608"')),
+        '<rfs packetsize="8388608"> (supported: its absence)',
+    ),
+    "a bandwidth": (
+        mirror(rfs("/a", attributes='reiallowedbw="100"')),
+        '<rfs reiallowedbw="100"> (supported: its absence)',
+    ),
+    "a schedule": (
+        mirror(rfs("/a", attributes='syncat="0 1 * * *"')),
+        '<rfs syncat="0 1 * * *"> (supported: its absence)',
+    ),
+    "an old copy": (mirror(rfs("/a", attributes='syncdelta="5m"')), '<rfs syncdelta="5m"> (supported: one of 0m, 1m)'),
+    "a virtual name": (
+        mirror('<vhost><virtualhostname name="a" envfile="b"/></vhost>'),
+        "<virtualhostname>",
+    ),
+    "processes": (mirror('<user/><errd><proc name="a" class="prim"/></errd>'), "<proc>"),
+    "checkers": (mirror('<check><ping ident="a"><to addr="b"/></ping></check>'), "<ping>"),
+    "rules": (mirror("<failover>a: if (b.c == down) then stop();</failover>"), "rules in <failover>"),
+    "no default rules": (mirror('<failover extends="no"/>'), '<failover extends="no"> (supported: yes)'),
+}
+
+
+@pytest.mark.parametrize("text", SUPPORTED.values(), ids=SUPPORTED.keys())
+def test_it_is_supported(text: str) -> None:
+    assert _messages(text) == []
+
+
+@pytest.mark.parametrize(("text", "what"), REFUSED.values(), ids=REFUSED.keys())
+def test_it_is_refused_by_name(text: str, what: str) -> None:
+    assert _messages(text) == [f"not supported yet: {what}"]
+
+
+def test_an_item_knows_its_place() -> None:
+    first, *_ = unsupported(load(FARM))
+    assert (first.line, first.element, first.attribute, first.value) == (9, "rule", "proto", "arp")
+    assert first.message == 'userconfig.xml, line 9: not supported yet: <rule proto="arp"> (supported: one of tcp, udp)'
+
+
+def test_the_mirror_of_the_spec_names_all_that_is_missing() -> None:
+    assert [(item.line, item.element) for item in unsupported(load(MIRROR))] == [
+        (11, "notreplicated"),
+        (14, "proc"),
+        (16, "tcp"),
+        (17, "splitbrain"),
+    ]
