@@ -186,10 +186,11 @@ class Lab:
         return all(c["State"]["Running"] and c["Config"]["Labels"].get(LABEL) == image for c in json.loads(found.out))
 
     def _clear(self) -> None:
+        at_once = ["--time=0"] if self.engine.is_podman else []
         containers = [node.container for node in self.everyone]
         for name in containers:  # each on its own: docker stops at the first unknown name
             if self.engine.run("container", "inspect", name, check=False).ok:
-                self.engine.run("rm", "--force", "--volumes", name, timeout=60)
+                self.engine.run("rm", "--force", "--volumes", *at_once, name, timeout=60)
         for node in self.everyone:
             if node.disk:
                 node.disk.remove()

@@ -67,7 +67,10 @@ def _start(node: Node) -> None:
 
 
 def _remove(node: Node) -> None:
-    node.run("systemctl disable --quiet --now safekit-shutdown.service safekitd.service safekit-pulse.service 'safekit-rfs@*'", check=False)
+    node.run(
+        ["systemctl", "disable", "--quiet", "--now", "safekitd.service", "safekit-pulse.service", "safekit-rfs@*"],
+        check=False,
+    )
     units = " ".join(f"/etc/systemd/system/{name}" for name in UNITS)
     node.run(f"rm -rf {units} /opt/safekit /var/safekit /run/safekit /usr/local/bin/safekit; systemctl daemon-reload")
 
