@@ -175,8 +175,9 @@ class PulseProcess:
         for saved in channels:
             try:
                 self._start(messages.channel_from_json(saved["channel"]), saved["payload"], saved["memory"], recent)
-            except (ValueError, KeyError, TypeError) as error:
-                print(f"{self._state_path}: a channel is not resumed: {error}", file=sys.stderr)
+            except Exception as error:
+                # Whatever is wrong with it, dying of it again and again would silence the other channels too.
+                print(f"{self._state_path}: a channel is not resumed: {error!r}", file=sys.stderr)
 
     def _save(self, now: float) -> None:
         self._write_at, self._dirty = now + state.WRITE_EVERY_S, False

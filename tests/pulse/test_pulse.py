@@ -1,0 +1,427 @@
+"""`safekit-pulse` as it runs on a node: real processes on loopback addresses, killed as the world kills them (spec
+§4.4, §5.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from safekit.membership import (
+    ChannelError,
+    Connected,
+    Disconnected,
+    GroupState,
+    HeartbeatState,
+    LinkDown,
+    LinkTrouble,
+    LinkUp,
+    MemberPayload,
+    PayloadTooLarge,
+    PeerAlive,
+    PeerDaemon,
+    PeerLost,
+    PeerPayload,
+    PulseError,
+    Refused,
+    ViewChanged,
+)
+from safekit.membership.beat import NOTICE, Beat, decode, encode, encode_payload
+from safekit.membership.sealed import Incarnation, Opened, Opener, Sealer
+from tests.pulse.nodes import KEY, SOURCES, PulseNode, farm, free_port, mirror
+
+ADDRESSES = {"n1": "127.0.0.11", "n2": "127.0.0.12", "n3": "127.0.0.13"}
+Nodes = Callable[..., PulseNode]
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Nodes]:
+    """Makes nodes, and takes them away."""
+    made: list[PulseNode] = []
+
+    def make(name: str) -> PulseNode:
+        made.append(PulseNode(name, tmp_path / name))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.stop()
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+Pair = tuple[PulseNode, PulseNode]
+
+
+@pytest.fixture
+async def pair(node: Nodes, port: int) -> Pair:
+    """A mirror whose nodes hear each other."""
+    n1, n2 = node("n1"), node("n2")
+    await n1.start(mirror("n1", "n2", ADDRESSES, port), payload={"state": "PRIM"})
+    await n2.start(mirror("n2", "n1", ADDRESSES, port), payload={"state": "SECOND"})
+    await n1.heard(PeerPayload("mirror:db", "n2", {"state": "SECOND"}))
+    await n2.heard(PeerPayload("mirror:db", "n1", {"state": "PRIM"}))
+    return n1, n2
+
+
+async def timed(awaitable: Awaitable[None]) -> float:
+    began = time.monotonic()
+    await awaitable
+    return time.monotonic() - began
+
+
+# --- mirror ---------------------------------------------------------------------------------------------------
+
+
+async def test_peers_find_each_other_and_lose_each_other_after_the_timeout(pair: Pair) -> None:
+    n1, n2 = pair
+    assert PeerAlive("mirror:db", "n1") in n2.told
+    n1.kill_pulse()
+    took = await timed(n2.heard(PeerLost("mirror:db", "n1")))
+    assert 1.5 - 0.15 <= took <= 1.5 + 0.5
+    state = n2.client.state("mirror:db")
+    assert isinstance(state, HeartbeatState)
+    assert (state.links, state.alive, state.payload) == ({"default": False}, False, {"state": "PRIM"})
+
+
+async def test_what_is_published_is_at_the_peer_at_once(pair: Pair) -> None:
+    n1, n2 = pair
+    took = []
+    for number in range(10):
+        began = time.monotonic()
+        await n1.client.publish("mirror:db", {"state": "WAIT", "number": number})
+        await n2.heard(PeerPayload("mirror:db", "n1", {"state": "WAIT", "number": number}))
+        took.append(time.monotonic() - began)
+    assert sorted(took)[5] < 0.05, "half a pulse, if it waited for one"
+
+
+async def test_removed_channel_is_lost_at_once_and_marked_as_left(pair: Pair) -> None:
+    n1, n2 = pair
+    await n1.client.remove_channel("mirror:db")
+    assert await timed(n2.heard(PeerLost("mirror:db", "n1", left=True))) < 0.5
+
+
+async def test_killed_daemon_does_not_stop_the_beats(node: Nodes, port: int) -> None:
+    n1, n2 = node("n1"), node("n2")
+    n1.start_pulse()
+    await n2.start(mirror("n2", "n1", ADDRESSES, port), payload={"state": "SECOND"})
+    arguments = [str(n1.folder / "run" / "pulse.sock"), "n1", ADDRESSES["n1"], "n2", ADDRESSES["n2"], str(port)]
+    daemon = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.pulse.small_daemon",
+        *arguments,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": SOURCES},
+        cwd=Path(__file__).parents[2],
+    )
+    assert daemon.stdout is not None
+    assert await asyncio.wait_for(daemon.stdout.readline(), 10) == b"ready\n"
+    await n2.heard(PeerPayload("mirror:db", "n1", {"state": "PRIM"}))
+    daemon.send_signal(signal.SIGKILL)
+    await daemon.wait()
+    await n2.heard(PeerDaemon("mirror:db", "n1", 1))
+    await asyncio.sleep(1.0)  # Longer than the time-out in all: only beats explain that the peer is still there.
+    assert n2.count(PeerLost) == n2.count(LinkDown) == 0
+
+    await n1.client.connect()
+    await n1.client.set_channel(mirror("n1", "n2", ADDRESSES, port))
+    assert PeerPayload("mirror:db", "n2", {"state": "SECOND"}) in n1.told, "the new daemon is told what is known"
+    assert PeerAlive("mirror:db", "n2") in n1.told
+    await n2.heard(PeerDaemon("mirror:db", "n1", None))
+    assert n2.count(PeerPayload) == 1, "the last payload was carried on all the time"
+
+
+async def test_killed_pulse_comes_back_before_anybody_notices(pair: Pair) -> None:
+    n1, n2 = pair
+    await asyncio.sleep(0.3)
+    n1.kill_pulse()
+    n1.start_pulse()
+    await n1.until(lambda: n1.count(Connected) == 2)
+    await asyncio.sleep(2.0)
+    for one in pair:
+        assert one.count(PeerLost) == one.count(LinkDown) == one.count(Refused) == 0
+        assert one.count(PeerAlive) == one.count(PeerPayload) == 1, "no event twice"
+    assert n1.count(Disconnected) == 1
+    await n1.client.publish("mirror:db", {"state": "ALONE"})
+    await n2.heard(PeerPayload("mirror:db", "n1", {"state": "ALONE"}))
+
+
+async def test_killed_pulse_resumes_without_any_daemon(pair: Pair) -> None:
+    n1, n2 = pair
+    await n1.client.publish("mirror:db", {"state": "ALONE"})
+    await n1.client.close()
+    n1.kill_pulse()
+    n1.start_pulse()
+    await n2.heard(PeerDaemon("mirror:db", "n1", 1))
+    await asyncio.sleep(1.5)
+    assert n2.count(PeerLost) == 0
+    assert n2.told.count(PeerPayload("mirror:db", "n1", {"state": "ALONE"})) == 1
+
+
+async def test_payload_published_while_the_pulse_is_away_goes_out_when_it_is_back(pair: Pair) -> None:
+    n1, n2 = pair
+    n1.kill_pulse()
+    await n1.until(lambda: n1.count(Disconnected) == 1)
+    await n1.client.publish("mirror:db", {"state": "ALONE"})
+    n1.start_pulse()
+    await n2.heard(PeerPayload("mirror:db", "n1", {"state": "ALONE"}))
+
+
+async def test_channel_with_other_times_does_not_disturb_the_peer(pair: Pair, port: int) -> None:
+    n1, n2 = pair
+    await n1.client.set_channel(mirror("n1", "n2", ADDRESSES, port, pulse=0.05, timeout=1.0))
+    await n1.client.publish("mirror:db", {"state": "WAIT"})
+    await n2.heard(PeerPayload("mirror:db", "n1", {"state": "WAIT"}))
+    await asyncio.sleep(1.7)
+    assert n1.count(PeerLost) == n2.count(PeerLost) == n2.count(Refused) == 0
+
+
+async def test_channels_that_the_configuration_no_longer_has_are_removed(pair: Pair) -> None:
+    n1, n2 = pair
+    await n1.client.close()
+    successor = PulseNode("n1", n1.folder)
+    await successor.client.connect()
+    await successor.client.keep_channels({"cluster"})
+    await n2.heard(PeerLost("mirror:db", "n1", left=True))
+    await successor.client.close()
+
+
+async def test_payload_that_does_not_fit_is_refused_and_the_last_one_stays(pair: Pair) -> None:
+    n1, n2 = pair
+    with pytest.raises(PayloadTooLarge, match="expected at most"):
+        await n1.client.publish("mirror:db", {"noise": os.urandom(2000).hex()})
+    await asyncio.sleep(0.3)
+    assert n2.count(PeerPayload) == 1
+
+
+async def test_files_that_hold_keys_are_private(pair: Pair) -> None:
+    for path in ("pulse.sock", "pulse.json"):
+        assert stat.S_IMODE((pair[0].folder / "run" / path).stat().st_mode) == 0o600
+
+
+# --- what comes from outside ----------------------------------------------------------------------------------
+
+
+async def test_other_key_is_refused_and_reported_once(node: Nodes, port: int) -> None:
+    n1, n2 = node("n1"), node("n2")
+    await n1.start(mirror("n1", "n2", ADDRESSES, port), payload={"state": "PRIM"})
+    await n2.start(replace(mirror("n2", "n1", ADDRESSES, port), key=b"x" * 32), payload={"state": "SECOND"})
+    await n1.heard(Refused("mirror:db", ADDRESSES["n2"], "key differs", "n2"))
+    await n2.heard(Refused("mirror:db", ADDRESSES["n1"], "key differs", "n1"))
+    await n1.heard(PeerLost("mirror:db", "n2"))
+    assert n1.count(Refused) == 1
+    assert n1.count(PeerPayload) == n1.count(LinkUp) == 0
+    await n2.client.set_channel(mirror("n2", "n1", ADDRESSES, port))
+    await n1.heard(PeerPayload("mirror:db", "n2", {"state": "SECOND"}))
+
+
+class Forger:
+    """The peer's place on the wire, played by the test."""
+
+    def __init__(self, port: int, target: str) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind((ADDRESSES["n2"], port))
+        self._target = (target, port)
+
+    def seal(self, number: int, count: int, state: str) -> list[bytes]:
+        seal = Sealer("mirror:db", ["default"], KEY, "n2", Incarnation(number, b"saltsalt"))
+        return [seal.seal("default", encode(Beat(payload=encode_payload({"state": state})))) for _ in range(count)]
+
+    def send(self, *datagrams: bytes) -> None:
+        for datagram in datagrams:
+            self._socket.sendto(datagram, self._target)
+
+    def notices(self) -> list[int]:
+        """The incarnations that this peer is told to exceed."""
+        opener = Opener("mirror:db", ["default"], KEY, ["n1"])
+        found = []
+        with suppress(BlockingIOError):
+            while True:
+                opened = opener.open("default", self._socket.recv(2048))
+                if isinstance(opened, Opened) and (beat := decode(opened.body)).kind == NOTICE:
+                    found.append(beat.view.epoch)
+        return found
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+async def test_replayed_datagrams_keep_nobody_alive(node: Nodes, port: int) -> None:
+    n1, forger = node("n1"), Forger(port, ADDRESSES["n1"])
+    try:
+        await n1.start(mirror("n1", "n2", ADDRESSES, port))
+        recorded = forger.seal(1000, 5, "PRIM")
+        forger.send(*recorded)
+        await n1.heard(PeerPayload("mirror:db", "n2", {"state": "PRIM"}))
+        began = time.monotonic()
+        while time.monotonic() - began < 2.2:
+            forger.send(*recorded)
+            await asyncio.sleep(0.1)
+        assert PeerLost("mirror:db", "n2") in n1.told
+        assert n1.told.count(Refused("mirror:db", ADDRESSES["n2"], "replayed", "n2")) == 1
+    finally:
+        forger.close()
+
+
+async def test_datagrams_of_an_earlier_life_are_refused_and_their_sender_is_told(node: Nodes, port: int) -> None:
+    n1, forger = node("n1"), Forger(port, ADDRESSES["n1"])
+    try:
+        await n1.start(mirror("n1", "n2", ADDRESSES, port))
+        forger.send(*forger.seal(2000, 1, "PRIM"))
+        await n1.heard(PeerPayload("mirror:db", "n2", {"state": "PRIM"}))
+        forger.send(*forger.seal(1000, 5, "STOP"))
+        await n1.heard(Refused("mirror:db", ADDRESSES["n2"], "old incarnation", "n2"))
+        assert PeerPayload("mirror:db", "n2", {"state": "STOP"}) not in n1.told
+        assert forger.notices() == [2000], "one notice a second, whatever arrives"
+    finally:
+        forger.close()
+
+
+async def test_noise_of_any_kind_harms_nobody(pair: Pair, port: int) -> None:
+    n1, _ = pair
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.99", 0))
+        for size in (0, 1, 2, 40, 80, 1400, 9000):
+            stranger.sendto(b"SK\1" + os.urandom(size) if size % 2 == 0 else os.urandom(size), (ADDRESSES["n1"], port))
+    await n1.until(lambda: any(isinstance(event, Refused) and event.source == "127.0.0.99" for event in n1.told))
+    await n1.client.publish("mirror:db", {"state": "ALONE"})
+    assert n1.count(PeerLost) == 0
+
+
+async def test_node_whose_clock_went_back_over_a_reboot_is_heard_again(pair: Pair, port: int) -> None:
+    n1, n2 = pair
+    n1.kill_pulse()
+    ahead = time.time_ns() + 3600 * 10**9
+    for folder in ("run", "var"):
+        (n1.folder / folder / "pulse.incarnation").write_text(str(ahead))
+    n1.start_pulse()
+    await n1.until(lambda: n1.count(Connected) == 2)
+    await n1.client.publish("mirror:db", {"state": "ahead"})
+    await n2.heard(PeerPayload("mirror:db", "n1", {"state": "ahead"}))
+    n1.kill_pulse()
+    for folder in ("run", "var"):
+        (n1.folder / folder / "pulse.incarnation").unlink()
+    n1.start_pulse()
+    await n1.until(lambda: n1.count(Connected) == 3)
+    await n1.client.publish("mirror:db", {"state": "back"})
+    await n2.heard(PeerPayload("mirror:db", "n1", {"state": "back"}))
+    assert int((n1.folder / "var" / "pulse.incarnation").read_text()) > ahead
+
+
+# --- this node's own troubles ---------------------------------------------------------------------------------
+
+
+async def test_port_in_use_is_told_and_taken_when_it_is_free(node: Nodes, port: int) -> None:
+    n1, n2 = node("n1"), node("n2")
+    holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    holder.bind((ADDRESSES["n1"], port))
+    try:
+        await n1.start(mirror("n1", "n2", ADDRESSES, port), payload={"state": "PRIM"})
+        reason = f"UDP 127.0.0.11 port {port}: already in use"
+        assert LinkTrouble("mirror:db", "default", reason) in n1.told, "known when set_channel returns"
+        assert n1.client.state("mirror:db").troubles == {"default": reason}
+        await n2.start(mirror("n2", "n1", ADDRESSES, port))
+    finally:
+        holder.close()
+    await n1.heard(LinkTrouble("mirror:db", "default", None))
+    await n2.heard(PeerPayload("mirror:db", "n1", {"state": "PRIM"}))
+
+
+async def test_client_says_what_is_wrong(node: Nodes, tmp_path: Path, port: int) -> None:
+    n1 = node("n1")
+    with pytest.raises(PulseError, match="call connect"):
+        await n1.client.set_channel(mirror("n1", "n2", ADDRESSES, port))
+    await n1.start()
+    with pytest.raises(ChannelError, match="expected a channel that was set"):
+        await n1.client.publish("mirror:none", {})
+    with pytest.raises(ChannelError, match="names whose CRC-32 differ"):
+        await n1.client.set_channel(farm("plumless", {"plumless": "127.0.0.11", "buckeroo": "127.0.0.12"}, port))
+    assert n1.client.connected
+
+
+async def test_order_to_stop_ends_the_process_in_good_order_and_says_no_goodbye(pair: Pair) -> None:
+    n1, n2 = pair
+    assert n1.process is not None
+    n1.process.terminate()
+    assert n1.process.wait(5) == 0
+    n1.start_pulse()
+    await n1.until(lambda: n1.count(Connected) == 2)
+    assert n2.count(LinkDown) == 0
+
+
+# --- farm -----------------------------------------------------------------------------------------------------
+
+
+def members(node: PulseNode) -> tuple[str, ...]:
+    state = node.client.state("farm:web")
+    assert isinstance(state, GroupState)
+    return state.view.members if state.view else ()
+
+
+async def test_farm_of_three_forms_loses_one_and_takes_it_back(node: Nodes, port: int) -> None:
+    nodes = {name: node(name) for name in ADDRESSES}
+    for name, one in nodes.items():
+        await one.start(farm(name, ADDRESSES, port), payload={"state": "UP", "of": name})
+    n1, n2, n3 = nodes.values()
+    for one in nodes.values():
+        await one.until(lambda one=one: members(one) == ("n1", "n2", "n3"))  # type: ignore[misc]
+    await n1.heard(MemberPayload("farm:web", "n3", {"state": "UP", "of": "n3"}))
+
+    n3.kill_pulse()
+    took = await timed(n2.until(lambda: members(n2) == ("n1", "n2")))
+    assert 0.85 <= took <= 1.6, "slost_count pulses"
+    before = n2.client.state("farm:web")
+
+    n3.start_pulse()
+    await n1.until(lambda: members(n1) == ("n1", "n2", "n3"))
+    await n2.until(lambda: members(n2) == ("n1", "n2", "n3"))
+    after = n2.client.state("farm:web")
+    assert isinstance(before, GroupState)
+    assert isinstance(after, GroupState)
+    assert before.view is not None
+    assert after.view is not None
+    assert after.view.epoch > before.view.epoch
+    assert after.view.leader == "n1"
+
+
+async def test_killed_pulse_of_a_farm_node_moves_nothing(node: Nodes, port: int) -> None:
+    nodes = {name: node(name) for name in ("n1", "n2")}
+    addresses = {name: ADDRESSES[name] for name in nodes}
+    for name, one in nodes.items():
+        await one.start(farm(name, addresses, port), payload={"state": "UP"})
+    for one in nodes.values():
+        await one.until(lambda one=one: members(one) == ("n1", "n2"))  # type: ignore[misc]
+    settled = {name: one.count(ViewChanged) for name, one in nodes.items()}
+    for one in nodes.values():
+        one.kill_pulse()
+        one.start_pulse()
+        await one.until(lambda one=one: one.count(Connected) == 2)  # type: ignore[misc]
+    await asyncio.sleep(2.5)
+    assert {name: one.count(ViewChanged) for name, one in nodes.items()} == settled
+
+
+async def test_node_that_leaves_the_farm_is_out_at_once(node: Nodes, port: int) -> None:
+    nodes = {name: node(name) for name in ADDRESSES}
+    for name, one in nodes.items():
+        await one.start(farm(name, ADDRESSES, port), payload={"state": "UP"})
+    n1, _, n3 = nodes.values()
+    for one in nodes.values():
+        await one.until(lambda one=one: members(one) == ("n1", "n2", "n3"))  # type: ignore[misc]
+    await n1.client.remove_channel("farm:web")
+    assert await timed(n3.until(lambda: members(n3) == ("n2", "n3"))) < 0.7
