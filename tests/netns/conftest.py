@@ -70,12 +70,18 @@ class Farm:
     def counters(self, name: str) -> dict[str, int]:
         return self.node(name).run(self.vips[name].counters)
 
-    def owner(self, names: Sequence[str], client: str, port: int, key: HashKey, group: int = 0) -> str | None:
-        """Who the model says must serve this client when these nodes are UP."""
+    def owners(self, names: Sequence[str], group: int = 0) -> tuple[str | None, ...]:
+        """The table that the model gives when these nodes are UP."""
         powers = {name: self.service.groups[group].power_of(name) for name in NODES}
-        seed = buckets.hash_seed(f"{IDENTITY}|web")
-        owners = buckets.assign({name: powers[name] for name in names}, f"{IDENTITY}|web", powers)
-        return owners[buckets.bucket_of(ip_address(client), port, key, seed)]
+        return buckets.assign({name: powers[name] for name in names}, f"{IDENTITY}|web", powers)
+
+    def owner(self, names: Sequence[str], client: str, port: int, key: HashKey) -> str | None:
+        """Who the model says must serve this client when these nodes are UP."""
+        return self.owners(names)[self.bucket(client, port, key)]
+
+    def bucket(self, client: str, port: int, key: HashKey) -> int:
+        """The bucket of this client, by the model."""
+        return buckets.bucket_of(ip_address(client), port, key, buckets.hash_seed(f"{IDENTITY}|web"))
 
     def elected(self, names: Sequence[str], address: str) -> str:
         found = buckets.elect(sorted(names), ip_address(address), f"{IDENTITY}|web")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import struct
 from collections import Counter
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -356,3 +358,45 @@ def test_a_view_without_a_members_ethernet_address_changes_nothing(farm: Farm) -
     with watch_rules(farm.node("n1")) as written, pytest.raises(VipError, match="node n2 gives no Ethernet address"):
         farm.node("n1").run(farm.vips["n1"].update, view)
     assert written == []
+
+
+def test_every_packet_is_taken_exactly_once_by_the_node_that_the_model_names(farm: Farm, tmp_path: Path) -> None:
+    by_port = BalancingGroup("web", (BalancingRule(Protocol.UDP, HashKey.ON_PORT, None, 9),))
+    farm = Farm(farm.lab, tmp_path, [by_port])
+    client, count = farm.lab.client, 10_000
+    farm.follow(*ALL)
+    for names in (ALL, ("n2", "n3")):
+        if names != ALL:
+            farm.node("n1").die()
+            farm.follow(*names)
+        before = {name: farm.counters(name) for name in names}
+        owners = farm.owners(names)
+        expected: Counter[str | None] = Counter()
+        for vip, base in ((VIP4, ip_address("10.130.0.0")), (VIP6, ip_address("fd77::"))):
+            flows = [(base + number % 5000, 1024 + number) for number in range(count)]
+            target = farm.node(farm.elected(names, vip)).mac
+            client.run(send_datagrams, client.mac, target, flows, ip_address(vip))
+            expected.update(owners[farm.bucket(str(source), port, HashKey.ON_PORT)] for source, port in flows)
+        after = {name: farm.counters(name) for name in names}
+        taken = {name: sum(after[name][kind] - before[name][kind] for kind in ("local", "taken")) for name in names}
+        assert taken == expected
+        assert sum(taken.values()) == 2 * count
+
+
+def send_datagrams(mac: str, target: str, flows: Sequence[tuple[Any, int]], vip: Any) -> None:
+    """One empty datagram per (source, port) to the VIP's port 9, in frames of our own making."""
+    head = bytes.fromhex(target.replace(":", "") + mac.replace(":", "")) + (
+        b"\x08\0" if vip.version == 4 else b"\x86\xdd"
+    )
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind(("eth0", 0))
+        for source, port in flows:
+            udp = struct.pack(">HHHH", port, 9, 8, 0)
+            if vip.version == 4:
+                ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 28, 0, 0, 64, 17, 0, source.packed, vip.packed)
+                total = sum(struct.unpack(">10H", ip))
+                total = (total & 0xFFFF) + (total >> 16)
+                ip = ip[:10] + struct.pack(">H", ~total & 0xFFFF) + ip[12:]
+            else:
+                ip = struct.pack(">IHBB", 6 << 28, 8, 17, 64) + source.packed + vip.packed
+            wire.send(head + ip + udp)
