@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from safekit.automaton.mirror.machine import record_for, refusal, step
 from safekit.automaton.mirror.plans import PLANS
-from safekit.automaton.mirror.values import DataPhase, DataSaid, Event, MirrorState, PeerView, Recorded, ResyncBegan
+from safekit.automaton.mirror.values import DataPhase, DataSaid, Event, MirrorState, PeerView, Recorded, ResyncBegan, spoken
 
 __all__ = [
     "PLANS",
@@ -39,5 +39,6 @@ __all__ = [
     "ResyncBegan",
     "record_for",
     "refusal",
+    "spoken",
     "step",
 ]

@@ -66,20 +66,27 @@ def _decide_wait(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     if state.wish is Wish.PRIM:
         if peer.is_(ALONE, PRIM):
             return _give_up(state, f"prim refused: the other node is {said_by(peer)}")
-        return _go(state, "alone", state.reason, wish=Wish.AUTO)
+        return _go(state, "alone", "prim called", wish=Wish.AUTO)
     if peer.is_(ALONE):
         return _join(state)
     if peer.is_(PRIM, SECOND):
         return _stay(state, T, f"the other node is {said_by(peer)} and will take over")
     if state.wish is Wish.SECOND:
-        if peer.is_(WAIT) and peer.readiness is T:
+        if peer.is_(WAIT) and peer.readiness is T and not _never_primary_before_me(state):
             return _stay(state, T, f"the other node is {said_by(peer)}")
         return _give_up(state, f"second refused: the other node is not primary ({said_by(peer)})")
     if peer.is_(WAIT):
         return _decide_wait_both(state)
     if not state.replicated or data.may_start_alone(record):
-        return _go(state, "alone", state.reason)
+        return _go(state, "alone", f"the other node is {said_by(peer)}")
     return _stay(state, NR, f"rule rfs_notuptodate_server: {data.why_not_alone(record)}")
+
+
+def _never_primary_before_me(state: MirrorState) -> bool:
+    """`second` waits for a peer that is starting, but not for one that waits for this node."""
+    if state.peer.wish is Wish.SECOND:
+        return True
+    return state.replicated and data.compare(state.record, state.peer.record) is Decision.MINE
 
 
 def _decide_wait_both(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
@@ -120,12 +127,11 @@ def _give_up(state: MirrorState, why: str) -> tuple[MirrorState, tuple[Effect, .
 def _join(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     """The peer serves: become its secondary, unless that would overwrite a history of our own."""
     reason = f"the other node is {said_by(state.peer)}"
-    if not state.replicated or state.fullsync:
-        return _go(state, "second", reason)
-    decision = data.compare(state.record, state.peer.record)
-    if decision in (Decision.SPLIT, Decision.FOREIGN):
-        return _stay(state, NR, _TWO_HISTORIES[decision])
-    return _go(state, "second", reason)
+    if state.replicated and not state.fullsync:
+        decision = data.compare(state.record, state.peer.record)
+        if decision in (Decision.SPLIT, Decision.FOREIGN):
+            return _stay(state, NR, _TWO_HISTORIES[decision])
+    return _go(state, "second", reason, wish=Wish.AUTO)
 
 
 def _decide_second(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
@@ -138,8 +144,7 @@ def _decide_second(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]
     if state.readiness is T:
         if state.data is DataPhase.INSTEP or (not state.replicated and peer.is_(ALONE, PRIM)):
             return _go(state, "second_ready", "synchronised with the primary", fullsync=False)
-        heard = peer.version > state.lost_at or peer.alive is False
-        if peer.is_(ALONE, PRIM) and not (state.data is DataPhase.CUT and heard):
+        if peer.is_(ALONE, PRIM) and not (state.data is DataPhase.CUT and state.answered):
             return state, ()
         if peer.is_(SECOND) and state.handed_over:
             return state, ()
@@ -181,6 +186,8 @@ def _decide_primary(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]
             wish=Wish.AUTO if state.wish is not Wish.STOPPED else Wish.STOPPED,
         )
         return state, (said, *effects)
+    if state.replicated and state.data is DataPhase.OFF:
+        return _go(state, f"leave_{prefix}", "the data plane was stopped beside a plan")
     if state.wish is Wish.STOPPED or state.held:
         reason = state.reason if state.wish is Wish.STOPPED else f"rule {state.held[0]}"
         return _go(state, f"leave_{prefix}", reason)
@@ -213,7 +220,7 @@ def _decide_prim(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
         return _go(state, "lost", "no heartbeat")
     if peer.is_(STOP, WAIT):
         return _go(state, "lost", "remote stop")
-    if state.data in (DataPhase.LOST, DataPhase.ALONE) and state.replicated and peer.version > state.lost_at:
+    if state.data in (DataPhase.LOST, DataPhase.ALONE) and state.replicated and state.answered and not peer.taking_over:
         return _go(state, "lost", "the secondary no longer acknowledges")
     if state.swap or peer.asks_swap:
         if peer.is_(SECOND) and peer.readiness is R:
@@ -226,7 +233,7 @@ def _decide_prim(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
 
 def _decide_alone(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     peer = state.peer
-    if state.data is DataPhase.LOST and (peer.version > state.lost_at or peer.alive is False):
+    if state.data is DataPhase.LOST and state.answered and not peer.taking_over:
         return _go(state, "lost_early", "the secondary went away")
     if state.data is DataPhase.ALONE and state.record.holder is Holder.BOTH:
         return _go(state, "lost_early", "the secondary went away")

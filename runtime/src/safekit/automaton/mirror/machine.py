@@ -86,18 +86,26 @@ def step(state: MirrorState, event: Event) -> tuple[MirrorState, tuple[Effect, .
             state, more = _release_held_writes(state)
             return state, said + more
     state, effects = _advance(state)
+    if state.plan:
+        state, more = _release_held_writes(state)
+        effects += more
     return state, said + effects
 
 
 def _release_held_writes(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     """The mirroring peer was lost in the middle of a plan.
 
-    Go alone beside the plan, once the peer is known not to serve.
+    Go alone beside the plan, once the peer is known not to serve; when it serves, the held writes end in an error.
+    Two records are never written at once: the later one must know of the earlier.
     """
-    known = state.peer.version > state.lost_at or state.peer.alive is False
-    if state.urgent or state.data is not DataPhase.LOST or not known or state.peer.is_(ALONE):
+    if state.urgent or state.data is not DataPhase.LOST or not state.answered or state.peer.taking_over:
         return state, ()
-    state = replace(state, urgent=(Record(RecordKind.ALONE), DataAlone()))
+    if state.peer.is_(ALONE, PRIM):
+        state = replace(state, urgent=(DataStop(),))
+    elif isinstance(state.plan[0], Record | DataAlone):
+        return state, ()
+    else:
+        state = replace(state, urgent=(Record(RecordKind.ALONE), DataAlone()))
     return state, _perform_urgent(state)
 
 
@@ -111,15 +119,20 @@ def _urgent_answer(state: MirrorState, event: StepDone | StepFailed) -> tuple[Mi
     """One urgent step ended. Their failure leaves the writes held: the plan's own steps will say what is wrong."""
     current, rest = state.urgent[0], state.urgent[1:]
     state = replace(state, urgent=rest, urgent_serial=state.urgent_serial - 1)
+    said: tuple[Effect, ...] = ()
     if isinstance(event, StepFailed):
-        return replace(state, urgent=()), (Say("C", f"{_name(current)} failed: {event.why}"),)
-    if isinstance(current, Record):
+        state, said = replace(state, urgent=()), (Say("C", f"{_name(current)} failed: {event.why}"),)
+    elif isinstance(current, Record):
         state = _recorded(state, event)
         return state, _perform_urgent(state)
-    state = replace(state, data=DataPhase.ALONE, lost_at=-1)
-    if state.plan:
-        return state, ()
-    return _advance(state)
+    else:
+        state = replace(state, data=DataPhase.OFF if isinstance(current, DataStop) else DataPhase.ALONE)
+    if not state.plan:
+        state, effects = _advance(state)
+        return state, said + effects
+    if isinstance(state.plan[0], Record):
+        return state, said + _perform(state)  # it was kept waiting
+    return state, said
 
 
 def _advance(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
@@ -153,11 +166,12 @@ def _enter(state: MirrorState, become: Become) -> MirrorState:
         waiting=(),
         swap=state.swap and become.role is state.role,
         handed_over="" if ends_handover else state.handed_over,
+        yielding=state.yielding and become.role is not WAIT,
     )
 
 
 def _perform(state: MirrorState) -> tuple[Effect, ...]:
-    if not state.plan:
+    if not state.plan or (state.urgent and isinstance(state.plan[0], Record)):
         return ()
     following = next((s.role for s in state.plan if isinstance(s, Become)), state.role)
     return (Perform(state.plan[0], state.serial, state.role, following, state.action),)
@@ -171,7 +185,7 @@ def _done(state: MirrorState, event: StepDone) -> MirrorState:
         case Record():
             return _recorded(state, event)
         case DataPrimary() | DataAlone():
-            return replace(state, data=DataPhase.ALONE, lost_at=-1)
+            return replace(state, data=DataPhase.ALONE)
         case DataSecondary():
             return replace(state, data=DataPhase.RECEIVING)
         case DataHandover():
@@ -198,6 +212,9 @@ def _failed(state: MirrorState, event: StepFailed) -> tuple[MirrorState, tuple[E
     current = state.plan[0]
     rest = replace(state, plan=state.plan[1:], serial=state.serial + 1)
     match current:
+        case DataHandover() if state.row == "swap_out" and state.peer.is_(ALONE, PRIM):
+            again = replace(state, plan=PLANS["yield_prim"], row="yield_prim", serial=state.serial + 1)
+            return again, (Say("C", f"Swap given up, the other node serves already: {event.why}"),)
         case DataHandover() if state.row == "swap_out":
             again = replace(state, plan=PLANS["swap_failed"], row="swap_failed", serial=state.serial + 1)
             return again, (Say("C", f"Swap given up, this node stays primary: {event.why}"),)
@@ -208,7 +225,10 @@ def _failed(state: MirrorState, event: StepFailed) -> tuple[MirrorState, tuple[E
         case Pair():
             alone = replace(state, plan=PLANS["swap_in_alone"], row="swap_in_alone", serial=state.serial + 1)
             return alone, (Say("E", f"The former primary is not yet a secondary: {event.why}"),)
-        case Vip(True) | DataPrimary() | DataSecondary() | DataAlone() | Record() | Publish() | Links(True):
+        case Record(RecordKind.LEFT):
+            # The record before it claims no more than this node has; trying again for ever would help nobody.
+            return rest, (Say("C", f"{_name(current)} failed: {event.why}"),)
+        case Vip(True) | DataPrimary() | DataSecondary() | DataAlone() | Record() | Links(True):
             stopping = replace(
                 state, plan=(), wish=Wish.STOPPED, rebound=False, serial=state.serial + 1, reason=event.why
             )
@@ -278,7 +298,8 @@ def _command(state: MirrorState, command: Command) -> tuple[MirrorState, tuple[E
             if state.role is not STOP:
                 return state, said
             wish = {Action.START: Wish.AUTO, Action.PRIM: Wish.PRIM, Action.SECOND: Wish.SECOND}[command.action]
-            return replace(state, wish=wish, fullsync=command.fullsync), said
+            fullsync = command.fullsync and command.action is not Action.START
+            return replace(state, wish=wish, fullsync=fullsync), said
         case Action.STOP | Action.FORCESTOP:
             return replace(state, wish=Wish.STOPPED, rebound=False, restart=False, swap=False), said
         case Action.STOPSTART:
@@ -300,8 +321,11 @@ def _peer(state: MirrorState, peer: PeerView) -> tuple[MirrorState, tuple[Effect
 def _data(state: MirrorState, event: DataSaid) -> tuple[MirrorState, tuple[Effect, ...]]:
     said = (Say("I", f"Replication: {event.phase}{': ' + event.why if event.why else ''}"),)
     if event.phase is DataPhase.INSTEP and event.record is not None:
-        return replace(state, data=event.phase, record=replace(data.adopted(event.record), holder=Holder.PEER)), said
+        epoch = max(state.record.epoch, event.record.epoch)
+        record = replace(data.adopted(event.record), epoch=epoch, holder=Holder.PEER)
+        return replace(state, data=event.phase, record=record), said
     if event.phase in (DataPhase.LOST, DataPhase.CUT):
         said = (Say("C", f"Replication with the other node is interrupted: {event.why}"),)
-        return replace(state, data=event.phase, lost_at=state.peer.version), said
+        # Above every question of an earlier life that the peer may still answer.
+        return replace(state, data=event.phase, asks=max(state.asks, state.peer.answers) + 1), said
     return replace(state, data=event.phase), said

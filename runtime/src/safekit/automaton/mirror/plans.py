@@ -184,13 +184,14 @@ PLANS: dict[str, tuple[Step, ...]] = {
         Become(WAIT, T),
         Script("transition"),
     ),
-    # as above for a primary that must not hand anything over: its peer already serves
+    # as above for a primary that must not hand anything over: its peer already serves. Held writes end in an error
+    # first, because a stop script waits for them
     "yield_prim": (
         Become(PRIM, T),
         Checkers("prim", False),
+        DataStop(),
         *_twice("stop_prim", "stop_both"),
         Vip(False),
-        DataStop(),
         Record(RecordKind.LEFT),
         Become(WAIT, T),
         Script("transition"),

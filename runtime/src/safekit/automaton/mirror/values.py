@@ -40,6 +40,12 @@ class PeerView:
     handed_over: str = ""
     asks_swap: bool = False
     was: Role = Role.STOP
+    asks: int = 0
+    """Counts the times that this node lost the data connection and wanted to know what the other became."""
+    answers: int = 0
+    """The last such question that it has heard: what it says of itself is newer than that."""
+    taking_over: bool = False
+    """A secondary that has decided to become primary, and is not yet ALONE."""
 
     def is_(self, *roles: Role) -> bool:
         """Whether the peer is alive and in one of these states."""
@@ -95,8 +101,8 @@ class MirrorState:
     held: tuple[str, ...] = ()
     peer: PeerView = PeerView()
     data: DataPhase = DataPhase.OFF
-    lost_at: int = -1
-    """The version of the peer's word when the data connection broke."""
+    asks: int = 0
+    """The question put to the peer when the data connection broke (`PeerView.asks`)."""
     record: DataRecord = BLANK
     plan: tuple[Step, ...] = ()
     row: str = ""
@@ -110,3 +116,33 @@ class MirrorState:
     urgent_serial: int = -1
     waiting: tuple[str, ...] = ()
     """Why the module waits, in words."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether it is known what the peer became after the data connection broke: it said so, or it is silent.
+
+        A word that was under way when the connection broke says nothing about it.
+        """
+        return self.peer.alive is False or (self.peer.alive is True and self.peer.answers == self.asks)
+
+
+def spoken(state: MirrorState, version: int) -> PeerView:
+    """What this node says of itself to its peer, in each heartbeat; `version` counts its different words.
+
+    A primary connects only to a secondary that begins anew: one that was Ready has scripts to stop first.
+    """
+    return PeerView(
+        alive=True,
+        version=version,
+        role=state.role,
+        readiness=state.readiness,
+        wish=state.wish,
+        record=state.record,
+        listening=state.role is Role.SECOND and state.data is DataPhase.RECEIVING,
+        handed_over=state.handed_over,
+        asks_swap=state.swap,
+        was=state.was,
+        asks=state.asks,
+        answers=state.peer.asks,
+        taking_over=state.row == "failover" and bool(state.plan),
+    )

@@ -1,0 +1,151 @@
+"""What must hold after every step, in the product's words. `Broken` carries the sentence and the world's story.
+
+What policy `none` can promise, and what is checked here:
+
+* A write acknowledged in mirror mode is on every node that becomes primary, whatever the network does, unless both nodes lost memory since
+  (and if it was acknowledged as durable, even then). Losing the network may give two histories; each holds what was mirrored.
+* In a calm world (no network fault, no machine that stands still, no administrator who forces) there is one history: every acknowledged write,
+  mirrored or alone, is on the next primary unless the machine that held it lost it with its power; and the application never runs twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from safekit.automaton import data
+from safekit.automaton.data import DataRecord, Holder
+from safekit.automaton.mirror import MirrorState
+from safekit.automaton.vocabulary import Readiness, Role, Wish
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+    from tests.simulation.world import World
+
+
+class Broken(AssertionError):
+    """A law does not hold."""
+
+
+@dataclass
+class Write:
+    """An acknowledged write: who acknowledged it, and which machines lost their memory since."""
+
+    mirrored: bool
+    fsync: bool
+    node: str
+    lost_by: frozenset[str] = frozenset()
+
+
+class Laws:
+    """Watches one world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.acked: dict[int, Write] = {}
+        self.generations: dict[str, tuple[str, int]] = {}
+        self.alone_since = 0
+
+    def broken(self, sentence: str) -> None:
+        """Stop here."""
+        raise Broken(f"{sentence}\n{self.world.story()}")
+
+    # --- data ------------------------------------------------------------------------------------------------------------------
+
+    def acknowledged(self, write: int, node: str, mirrored: bool, fsync: bool) -> None:
+        """The application heard that its write is done."""
+        without = frozenset(n.name for n in self.world.nodes.values() if mirrored and write not in n.copy.memory)
+        self.acked[write] = Write(mirrored, fsync, node, without)
+
+    def crashed(self, node: Node, lost: set[int]) -> None:
+        """The machine lost its memory."""
+        for number, write in self.acked.items():
+            if number in lost or not write.fsync:
+                write.lost_by |= {node.name}
+
+    def _must_survive(self, write: Write) -> bool:
+        if not write.mirrored:
+            return not self.world.stormy and not self.world.forced and write.node not in write.lost_by
+        return write.fsync or len(write.lost_by) < 2
+
+    def serves(self, node: Node) -> None:
+        """The node's application may write from now on."""
+        if node.peer.plane.mode == "primary" and not self.world.stormy and not self.world.forced:
+            self.broken(f"two primaries without any network fault: {node.name} joins {node.peer_name}")
+        if node.state.action == "prim" and self.world.forced:
+            return
+        missing = [n for n, write in self.acked.items() if n not in node.copy.memory and self._must_survive(write)]
+        if missing:
+            self.broken(f"{node.name} serves without the acknowledged writes {missing}")
+
+    def overwritten(self, node: Node, source: Node, content: frozenset[int]) -> None:
+        """A resynchronisation replaces the node's copy by the source's."""
+        for number in node.copy.memory - content:
+            write = self.acked.get(number)
+            if write is None:
+                continue
+            if self.world.forced:
+                del self.acked[number]
+            elif self._must_survive(write):
+                self.broken(f"the resynchronisation from {source.name} removes the acknowledged write {number} from {node.name}")
+        for number in content & self.acked.keys():
+            self.acked[number].lost_by = frozenset()
+
+    def recorded(self, node: Node, record: DataRecord) -> None:
+        """A record is about to be on disk."""
+        before = node.record_on_disk
+        if record.epoch < before.epoch:
+            self.broken(f"the epoch of {node.name} goes back from {before.epoch} to {record.epoch}")
+        if record.holder is Holder.ME and record.generation != before.generation:
+            owner = (node.name, node.state.serial)
+            if self.generations.setdefault(record.generation, owner) != owner:
+                self.broken(f"the generation {record.generation} is created twice")
+
+    # --- states ----------------------------------------------------------------------------------------------------------------
+
+    def application_started(self, node: Node) -> None:
+        """start_prim begins."""
+        if node.peer.running and not self.world.stormy and not self.world.forced:
+            self.broken(f"the application runs on both nodes: {node.name} starts it beside {node.peer_name}")
+        if not node.vip:
+            self.broken(f"{node.name} starts the application without the virtual address")
+
+    def script_blocked(self, node: Node) -> None:
+        """A stop script waited for a held write until its time limit."""
+        self.broken(f"the stop script of {node.name} waits for a write that nobody answers")
+
+    def moved(self, node: Node, before: MirrorState) -> None:
+        """The automaton took a step."""
+        state = node.state
+        if node.vip and state.role in (Role.STOP, Role.WAIT, Role.SECOND):
+            self.broken(f"{node.name} holds the virtual address in {state.role}")
+        if before.role is Role.WAIT and before.row != "alone" and state.row == "alone" and before.wish is not Wish.PRIM:
+            self._started_by_itself(node, state)
+        if state.role is Role.SECOND and state.readiness is Readiness.READY and before.readiness is not Readiness.READY:
+            self._ready(node)
+        self._no_spin(node)
+
+    def _started_by_itself(self, node: Node, state: MirrorState) -> None:
+        if not state.replicated:
+            return
+        record = state.record
+        if not record.consistent or node.copy.partial or not record.generation:
+            self.broken(f"{node.name} starts by itself on inconsistent or never synchronised data")
+        if not state.peer.alive and not data.may_start_alone(record):
+            self.broken(f"{node.name} starts by itself though its record says {record.holder}")
+
+    def _ready(self, node: Node) -> None:
+        if self.world.replicated and node.record_on_disk.holder is not Holder.BOTH:
+            self.broken(f"{node.name} is SECOND Ready and its record says {node.record_on_disk.holder}")
+
+    def _no_spin(self, node: Node) -> None:
+        second = int(self.world.clock.now)
+        count, at = self._steps.get(node.name, (0, second))
+        count = count + 1 if at == second else 1
+        self._steps[node.name] = (count, second)
+        if count > 400:
+            self.broken(f"{node.name} does not come to rest: {count} steps in one second")
+
+    @property
+    def _steps(self) -> dict[str, tuple[int, int]]:
+        return self.__dict__.setdefault("steps", {})
