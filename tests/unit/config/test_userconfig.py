@@ -383,6 +383,12 @@ def test_the_rendering_writes_the_defaults() -> None:
     assert 'failover="on"' not in safeconf(load(FARM))
 
 
+def test_a_line_break_in_an_element_without_content_means_nothing() -> None:
+    assert load(mirror('<user>\n<var name="A" value="1">\n</var></user>')) == load(
+        mirror('<user><var name="A" value="1"/></user>')
+    )
+
+
 def test_bytes_of_another_encoding_are_read() -> None:
     text = '<?xml version="1.0" encoding="ISO-8859-1"?>' + mirror('<user><var name="X" value="é"/></user>')
     for content in (text, text.encode("latin-1")):

@@ -145,6 +145,19 @@ def test_what_the_c_library_cannot_match_with_is_refused(text: str) -> None:
         values.ere(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["(((a{1,99}){1,99}){1,99})", "(" * 500 + "a" + ")" * 500, "a{99999}", "(a{1,9999}){2,9999}"]
+)
+def test_an_expression_that_would_cost_gigabytes_is_never_compiled(text: str) -> None:
+    with pytest.raises(BadValue, match="too complex"):
+        values.ere(text)
+
+
+def test_repetitions_within_reason_are_fine() -> None:
+    for text in ("[0-9]{4}-[0-9]{2}-[0-9]{2}T([0-9]{2}:){2}[0-9]{2}", "x{1,255}", "a{2,}b{0}", "(a|(b|(c|d)))+"):
+        assert values.ere(text) == text
+
+
 def test_numbers_and_ports_are_bounded() -> None:
     assert values.number("2147483647") == 2**31 - 1
     assert values.port("65535") == 65535

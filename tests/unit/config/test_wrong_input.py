@@ -85,6 +85,11 @@ FORM = {
         "config.too_many",
         "<real_interface>: <interface> holds one element only; expected one of <real_interface>, <virtual_interface>",
     ),
+    "text with a macro between elements": (
+        mirror("%PATH_OF% <user/>"),
+        "config.text",
+        "<service>: text has no meaning here: %PATH_OF%; expected attributes and elements only",
+    ),
     "text between elements": (
         mirror("hello"),
         "config.text",

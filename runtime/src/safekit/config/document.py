@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
-from xml.sax.saxutils import unescape
 
 from lxml import etree
 
 from safekit.config import values
-from safekit.config.errors import Problems, shortened
+from safekit.config.errors import ConfigError, Problems, shortened
 from safekit.config.grammar import Attribute, Element, Grammar, one_of
 
 MACRO = re.compile(r"%([A-Za-z_][A-Za-z0-9_]*)%", re.ASCII)
@@ -100,10 +99,13 @@ def _parse(content: str | bytes, root_name: str, problems: Problems) -> etree._E
     try:
         root = etree.fromstring(content, parser)
     except etree.XMLSyntaxError as error:
-        reason = "the file is empty" if not content.strip() else f"not well-formed XML ({error.msg})"
-        problems.error("config.malformed", reason, line=error.lineno or 0, expected=f"an XML document <{root_name}>")
-        problems.settle()
-        raise AssertionError("unreachable") from error
+        raise ConfigError(
+            "config.malformed",
+            f"not well-formed XML ({error.msg})" if content.strip() else "the file is empty",
+            file=problems.file,
+            line=error.lineno or 0,
+            expected=f"an XML document <{root_name}>",
+        ) from error
     if root.tag != root_name:
         problems.error(
             "config.unknown_element",
@@ -175,8 +177,9 @@ def _expand_macros(root: etree._Element, environment: Mapping[str, str], problem
                         attribute=attribute,
                         value=text,
                     )
-        if node.text and MACRO.search(node.text):
-            _replace_text(node, replace, problems)
+        parent = node.getparent()
+        if parent is not None and len(node) == 0 and MACRO.search(node.text or ""):
+            _replace_text(node, parent, replace, problems)
         if is_macro and (name := node.get("name")):
             if name in macros:
                 problems.error(
@@ -191,7 +194,12 @@ def _expand_macros(root: etree._Element, environment: Mapping[str, str], problem
             macros[name] = (node.get("value", ""), _line(node))
 
 
-def _replace_text(node: etree._Element, replace: Callable[[str, etree._Element, str], str], problems: Problems) -> None:
+def _replace_text(
+    node: etree._Element,
+    parent: etree._Element,
+    replace: Callable[[str, etree._Element, str], str],
+    problems: Problems,
+) -> None:
     """Expands the text of an element. Several sections stay several: lxml cannot write that, so they are parsed."""
     expanded = [replace(section, node, "") for section in _sections(node)]
     try:
@@ -207,22 +215,20 @@ def _replace_text(node: etree._Element, replace: Callable[[str, etree._Element, 
             element=str(node.tag),
         )
         return
-    parent = node.getparent()
-    if parent is not None:
-        fresh.attrib.update(node.attrib)
-        fresh.sourceline, fresh.tail = node.sourceline, node.tail
-        parent.replace(node, fresh)
+    fresh.attrib.update(node.attrib)
+    fresh.sourceline, fresh.tail = node.sourceline, node.tail
+    parent.replace(node, fresh)
 
 
 def _sections(node: etree._Element) -> tuple[str, ...]:
     """The CDATA sections of an element in their order; text outside of them is a section too."""
-    if len(node) or not node.text or not node.text.strip():
+    if not node.text or not node.text.strip():
         return ()
     written = etree.tostring(node, encoding="unicode", with_tail=False)
     content = written[written.index(">") + 1 : written.rindex("<")]
     sections = []
     for index, part in enumerate(_CDATA.split(content)):
-        sections.append(part if index % 2 else unescape(part))
+        sections.append(part if index % 2 else etree.fromstring(f"<text>{part}</text>").text or "")
     return tuple(section for section in sections if section.strip())
 
 
@@ -263,6 +269,8 @@ def _element(node: etree._Element, element: Element, problems: Problems) -> Node
             element=element.name,
             expected="attributes and elements only",
         )
+    elif not element.children and not element.text:
+        node.text = None  # XSD allows no line break in an element without content; nobody means anything by it
     typed, written = _attributes(node, element, problems)
     return Node(element, _line(node), typed, written, tuple(children), _sections(node) if element.text else ())
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from math import prod
 
 Address = IPv4Address | IPv6Address | str
 """An IP address, or the DNS name that is resolved when the configuration is applied."""
@@ -25,6 +26,9 @@ _DNS_NAME = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _LONGEST_REGEX = 1024
+_DEEPEST_REGEX = 32
+_LARGEST_REGEX = 100_000
+_REPETITION = re.compile(r"\{([0-9]*),?([0-9]*)\}", re.ASCII)
 
 
 class BadValue(Exception):
@@ -160,9 +164,16 @@ def relative_path(text: str) -> str:
 
 
 def ere(text: str) -> str:
-    """A POSIX extended regular expression: the C library, which will match with it, compiles it."""
+    """A POSIX extended regular expression: the C library, which will match with it, compiles it.
+
+    What it would compile into gigabytes, or die of, is refused first: glibc unrolls repetitions and recurses on parentheses.
+    """
     if len(text) > _LONGEST_REGEX:
         raise BadValue(f"longer than {_LONGEST_REGEX} characters")
+    counts = (max(int(least or "1"), int(most or "1"), 1) for least, most in _REPETITION.findall(text))
+    unrolled = len(text) * prod(counts)
+    if unrolled > _LARGEST_REGEX or text.count("(") > _DEEPEST_REGEX:
+        raise BadValue("too complex a regular expression")
     import ctypes  # only configurations with a regular expression pay for it
 
     libc = ctypes.CDLL(None)
