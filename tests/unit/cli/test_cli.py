@@ -124,6 +124,20 @@ def db(daemon: NodeThread, safekit: Command, tmp_path: Path) -> NodeThread:
     return daemon
 
 
+PROGRAM = """
+import sys
+from pathlib import Path
+from safekit.cli.command import run
+from safekit.paths import Paths
+sys.exit(run(sys.argv[4:], Paths(*map(Path, sys.argv[1:4]))))
+"""
+
+
+def command_at(paths: Paths) -> list[str]:
+    """The command as a process of its own, for the node at `paths`."""
+    return [sys.executable, "-c", PROGRAM, *map(str, (paths.safe, paths.var, paths.run))]
+
+
 def test_state_is_one_line_per_module_and_node_in_words(db: NodeThread, safekit: Command) -> None:
     hour_ago = datetime.now(UTC) - timedelta(hours=1, minutes=5, seconds=30)
     db.move("db", StateInfo("PRIM", "Ready", hour_ago, "swap by root", "uptodate", "SECOND Ready", (), "ready"))
@@ -231,11 +245,7 @@ def test_wait_outlives_a_restart_of_the_daemon(
 
 
 def test_log_is_followed_until_interrupted(db: NodeThread, paths: Paths) -> None:
-    program = (
-        "import sys; from pathlib import Path; from safekit.cli.command import run; from safekit.paths import Paths\n"
-    )
-    program += "sys.exit(run(sys.argv[4:], Paths(*map(Path, sys.argv[1:4]))))"
-    command = [sys.executable, "-c", program, *map(str, (paths.safe, paths.var, paths.run)), "logview", "-m", "db"]
+    command = [*command_at(paths), "logview", "-m", "db"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
     db.call(db.node.add_log("db", "E", "before", "userplug"))
     viewer = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -365,27 +375,42 @@ def test_every_reading_command_speaks_json(db: NodeThread, safekit: Command, arg
     assert isinstance(json.loads(result.out), dict)
 
 
-def test_terminal_gets_colours_and_a_pipe_does_not(db: NodeThread, paths: Paths, safekit: Command) -> None:
-    db.move("db", StateInfo("UP", "Ready", DATE))
-    assert "\x1b[" not in safekit("state").out
-    program = (
-        "import sys; from pathlib import Path; from safekit.cli.command import run; from safekit.paths import Paths\n"
-    )
-    program += "sys.exit(run(sys.argv[4:], Paths(*map(Path, sys.argv[1:4]))))"
+def on_terminal(paths: Paths, *arguments: str) -> tuple[int, str]:
+    """Exit code and output of a command of which a person looks at the output."""
     master, slave = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", "COLUMNS": "200"}
     environment.pop("NO_COLOR", None)
-    subprocess.run(
-        [sys.executable, "-c", program, *map(str, (paths.safe, paths.var, paths.run)), "state"],
-        stdout=slave,
-        env=environment,
-        timeout=30,
-        check=True,
-    )
+    process = subprocess.Popen([*command_at(paths), *arguments], stdout=slave, env=environment)
     os.close(slave)
-    shown = os.read(master, 65536).decode()
-    os.close(master)
+    shown = b""
+    try:
+        while True:
+            shown += os.read(master, 65536)
+    except OSError:  # the other side of the terminal is closed
+        return process.wait(20), shown.decode()
+    finally:
+        os.close(master)
+        process.kill()
+
+
+def test_terminal_gets_colours_and_a_pipe_does_not(db: NodeThread, paths: Paths, safekit: Command) -> None:
+    db.move("db", StateInfo("UP", "Ready", DATE))
+    assert "\x1b[" not in safekit("state").out
+    code, shown = on_terminal(paths, "state")
+    assert code == 0
     assert "\x1b[32mUP Ready" in shown
+
+
+def test_waiting_person_sees_how_far_the_resynchronisation_is(db: NodeThread, paths: Paths) -> None:
+    progress = Progress(50, 10, 20, 1_500_000_000, 3_000_000_000, 50_000_000, 30)
+    db.move("db", StateInfo("SECOND", "Transient", DATE, progress=progress))
+    later = threading.Timer(2.5, db.move, ("db", StateInfo("SECOND", "Ready", DATE)))
+    later.start()
+    code, shown = on_terminal(paths, "waitstate", "-m", "db", "SECOND", "-t", "30")
+    later.join()
+    assert code == 0
+    assert "[############------------] 50 %, 1.5 GB of 3.0 GB" in shown
+    assert shown.splitlines()[-1].endswith("db: SECOND Ready")
 
 
 def test_command_loads_nothing_heavy() -> None:

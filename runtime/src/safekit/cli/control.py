@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
 
-from safekit.cli.client import ApiError, NotRunning
+from safekit.cli.client import ApiError
 from safekit.cli.common import Context, Identity, Json, Module, context
 from safekit.cli.display import in_words, on_terminal, progress_line, show_json, state_name
 from safekit.cli.exit_codes import ExitCode, Failure
@@ -143,58 +142,70 @@ def _wait(
     where: Context, module: str, states: tuple[str, ...], substate: str, timeout: float | None, as_json: bool
 ) -> None:
     deadline = None if timeout is None else time.monotonic() + timeout
-    bar = _Bar() if on_terminal() and not as_json else None
-    longest = _SLICE_S if bar is None else _SLICE_ON_TERMINAL_S
-    away_since: float | None = None
-    state: Mapping[str, Any] = {}
-    while True:
-        left = longest if deadline is None else min(longest, deadline - time.monotonic())
-        try:
-            state = where.client.get(
-                *("modules", module, "wait"),
-                patience=left,
-                state=",".join(states),
-                substate=substate,
-                timeout=max(left, 0.0),
-            )
-            break
-        except ApiError as refusal:
-            if refusal.error["code"] == "wait.timeout":
-                away_since, state = None, refusal.error["state"]
-            elif refusal.error["code"] != "node.stopping":
-                raise
-        except NotRunning:
-            away_since = away_since or time.monotonic()
-            if time.monotonic() - away_since > RESTART_PATIENCE_S:
-                raise
-            time.sleep(0.2)
-        if bar is not None and state:
-            bar.show(state)
-        if deadline is not None and time.monotonic() >= deadline:
-            now = f"it is {state_name(state)} ({in_words(state)})" if state else "safekitd did not answer"
-            raise Failure(ExitCode.TIMEOUT, f"{module} did not reach {' or '.join(states)} in {timeout:g} s: {now}")
-    if bar is not None:
-        bar.end()
+    if on_terminal() and not as_json:
+        with _Bar() as bar:
+            state = _await(where, module, states, substate, deadline, _SLICE_ON_TERMINAL_S, bar.show)
+    else:
+        state = _await(where, module, states, substate, deadline, _SLICE_S, lambda _: None)
+    if state["state"] not in states or state["substate"] != substate:
+        now = f"it is {state_name(state)} ({in_words(state)})"
+        raise Failure(ExitCode.TIMEOUT, f"{module} did not reach {' or '.join(states)} in {timeout:g} s: {now}")
     if as_json:
         show_json(state)
     else:
         typer.echo(f"{module}: {state_name(state)}")
 
 
+def _await(
+    where: Context,
+    module: str,
+    states: tuple[str, ...],
+    substate: str,
+    deadline: float | None,
+    longest: float,
+    show: Callable[[Mapping[str, Any]], None],
+) -> Mapping[str, Any]:
+    """The state that was reached, or the last one before the deadline (a clock of `time.monotonic`)."""
+    away_since: float | None = None
+    while True:
+        left = longest if deadline is None else max(min(longest, deadline - time.monotonic()), 0.0)
+        query = {"state": ",".join(states), "substate": substate, "timeout": left}
+        try:
+            found: Mapping[str, Any] = where.client.get("modules", module, "wait", patience=left, **query)
+            return found
+        except Failure as trouble:
+            if isinstance(trouble, ApiError) and trouble.error["code"] == "wait.timeout":
+                away_since = None
+                show(trouble.error["state"])
+                if deadline is not None and time.monotonic() >= deadline:
+                    last: Mapping[str, Any] = trouble.error["state"]
+                    return last
+            elif trouble.code is ExitCode.NOT_RUNNING:
+                away_since = time.monotonic() if away_since is None else away_since
+                if time.monotonic() - away_since > RESTART_PATIENCE_S:
+                    raise
+                time.sleep(0.2)
+            else:
+                raise
+
+
 class _Bar:
     """One line on the terminal that says how far it is."""
 
-    def __init__(self) -> None:
+    def __enter__(self) -> Self:
         from rich.console import Console
 
-        self._begun = datetime.now(UTC)
         self._status = Console().status("")
         self._status.start()
+        return self
+
+    def __exit__(self, *trouble: object) -> None:
+        self._status.stop()
 
     def show(self, state: Mapping[str, Any]) -> None:
-        progress = state.get("progress")
-        words = progress_line(progress).replace("[", r"\[") if progress else in_words(state)
-        self._status.update(f"{state_name(state)}: {words}")
+        """Say where the module is."""
+        from rich.text import Text
 
-    def end(self) -> None:
-        self._status.stop()
+        progress = state.get("progress")
+        words = progress_line(progress) if progress else in_words(state)
+        self._status.update(Text(f"{state_name(state)}: {words}"))

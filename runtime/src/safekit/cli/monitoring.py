@@ -158,7 +158,7 @@ def logview(
         except (NotRunning, ApiError) as trouble:
             if trouble.code is not ExitCode.NOT_RUNNING:
                 raise
-            away_since = away_since or time.monotonic()
+            away_since = time.monotonic() if away_since is None else away_since
             if time.monotonic() - away_since > RESTART_PATIENCE_S:
                 raise
             entries = []
