@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,10 @@ _STOP_S: Final = 60.0
 
 @dataclass(frozen=True)
 class ProcessSettings:
-    """The command line of one data plane. `ack_timeout` in seconds; `durability` is the spec's `async`: second | none."""
+    """The command line of one data plane. `ack_timeout` in seconds; `durability` is the spec's `async`: second | none.
+
+    `names` is what both nodes call the directories (default: their paths); they must be equal on both sides.
+    """
 
     module: str
     control: Path
@@ -30,6 +32,7 @@ class ProcessSettings:
     durability: str = "second"
     ack_timeout: float = 2.0
     binary: Path = DEFAULT_BINARY
+    names: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
         """Everything after the program's name."""
@@ -41,8 +44,10 @@ class ProcessSettings:
             *("--async", self.durability),
             *("--ack-timeout", str(int(self.ack_timeout * 1000))),
         ]
-        for directory in self.directories:
+        for index, directory in enumerate(self.directories):
             given += ["--directory", str(directory)]
+            if index < len(self.names):
+                given += ["--name", self.names[index]]
         return given
 
 
@@ -118,7 +123,7 @@ class DataPlaneProcess:
         path = self._settings.control.parent / "rfs.conf"
         temporary = path.with_suffix(".new")
         temporary.write_text("\n".join(self._settings.arguments()) + "\n")
-        os.replace(temporary, path)
+        temporary.replace(path)
 
 
 async def _run(*command: str, check: bool = True) -> None:

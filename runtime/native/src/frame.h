@@ -1,0 +1,87 @@
+// The wire between a primary and its secondary: every message is one fixed frame followed by two names and data.
+#pragma once
+#include "common.h"
+
+#define WIRE_VERSION 1u
+#define FRAME_DATA_LIMIT (1u << 20)
+#define ZONE_SIZE (1u << 20)
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire is little endian and frames travel as they lie in memory");
+
+enum frame_op {
+    // modifications, primary -> secondary, in the order of the table of FUSE operations
+    OP_BIND = 1, // `name` is the path of object `id` inside directory `valid`
+    OP_UNBIND,
+    OP_UNBIND_ALL,
+    OP_SETATTR,
+    OP_MAKE, // object `id` is the parent; mode carries the type, `name2` the target of a symbolic link
+    OP_UNLINK,
+    OP_RMDIR,
+    OP_RENAME,
+    OP_LINK,
+    OP_WRITE,
+    OP_FSYNC,
+    OP_SETXATTR,
+    OP_REMOVEXATTR,
+    OP_FALLOCATE,
+    // resynchronisation, primary -> secondary
+    OP_RESYNC_BEGIN = 64,
+    OP_LIST_BEGIN, // directory `id`: what follows up to OP_LIST_END is all that it holds
+    OP_LIST_ENTRY,
+    OP_LIST_END,
+    OP_FILE_META,  // size, owner, mode, times, extended attributes (data) of file `id`
+    OP_ZONE_CHECK, // digest (data) of a range
+    OP_ZONE_DATA,
+    OP_ZONE_HOLE,
+    OP_BARRIER, // everything before it must be durable; `valid` says which barrier
+    // both ways
+    OP_PING = 128,
+    // secondary -> primary
+    OP_APPLIED = 160, // every frame up to `seq` that is not answered by its own OP_DONE
+    OP_DONE,          // the frame `seq`: synced
+    OP_DURABLE,       // every frame up to `seq` is on disk
+    OP_ZONE_DIFFERS,
+    OP_CREATED, // object `id` of a listing was missing: `size` is the inode number on the primary
+    OP_TROUBLE, // the secondary leaves: `name` says why
+};
+
+enum barrier { BARRIER_MIRROR = 1, BARRIER_FLUSH, BARRIER_HANDOVER, BARRIER_PUBLISH };
+
+#define FRAME_SYNC 1u     // durable before it is answered, by an OP_DONE of its own
+#define FRAME_DATASYNC 2u // data only
+#define FRAME_FULL 4u     // resync: everything is compared
+#define FRAME_CLAIM 8u    // listing: the file has several names on the primary
+
+struct frame {
+    uint32_t length; // of everything, this frame included
+    uint16_t op, flags;
+    uint64_t seq, id, id2;
+    uint64_t offset, size, rdev;
+    int64_t mtime_s, atime_s, parent_s, parent2_s;
+    uint32_t mtime_n, atime_n, parent_n, parent2_n;
+    uint32_t mode, uid, gid, umask, valid;
+    uint16_t name_size, name2_size; // with their terminating zero; 0: none
+    uint32_t data_size, reserved;
+};
+_Static_assert(sizeof(struct frame) == 136, "no padding on the wire");
+
+// A frame with its variable parts. Names are zero terminated, or NULL.
+struct message {
+    struct frame frame;
+    const char *name, *name2;
+    const void *data;
+};
+
+// SETATTR and FILE_META: which fields of the frame count
+#define SET_MODE 1u
+#define SET_UID 2u
+#define SET_GID 4u
+#define SET_SIZE 8u
+#define SET_ATIME 16u
+#define SET_MTIME 32u
+
+size_t message_size(const struct message *message);
+void message_write(const struct message *message, unsigned char *out); // out has message_size() bytes
+// One message at the start of `bytes`. 0: not complete yet; -1: not a frame of ours; else its length.
+ssize_t message_read(const unsigned char *bytes, size_t size, struct message *message);
+bool name_is_entry(const char *name); // one component, not "." nor ".."
+bool path_is_inside(const char *path); // relative, no "..", may be empty

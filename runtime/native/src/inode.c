@@ -1,0 +1,172 @@
+// The table of known objects and their paths.
+#include "inode.h"
+#include "local.h"
+#include "marks.h"
+#include "stream.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BUCKETS (1u << 16)
+static struct inode *bucket[BUCKETS];
+static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct inode *roots[DIRECTORY_LIMIT];
+pthread_rwlock_t namespace_lock = PTHREAD_RWLOCK_INITIALIZER;
+
+static unsigned hash(const struct directory *directory, dev_t dev, ino_t ino) {
+    return (unsigned)((((uint64_t)ino + directory->index * 7919u + (uint64_t)dev) * 0x9E3779B97F4A7C15u) >> 48) & (BUCKETS - 1);
+}
+
+void inodes_open(void) {
+    for (unsigned i = 0; i < options.directories; i++) {
+        struct stat st;
+        int fd = openat(options.directory[i].root, ".", O_PATH | O_CLOEXEC);
+        roots[i] = inode_get(&options.directory[i], fd, &st);
+        if (!roots[i]) abort();
+    }
+}
+
+void inodes_close(void) {
+    pthread_mutex_lock(&table_lock);
+    for (unsigned i = 0; i < BUCKETS; i++) {
+        while (bucket[i]) {
+            struct inode *inode = bucket[i];
+            bucket[i] = inode->next;
+            close(inode->fd);
+            pthread_mutex_destroy(&inode->lock);
+            free(inode);
+        }
+    }
+    memset(roots, 0, sizeof roots);
+    pthread_mutex_unlock(&table_lock);
+}
+
+struct inode *inode_root(unsigned directory) { return roots[directory]; }
+
+struct inode *inode_get(const struct directory *directory, int fd, struct stat *st) {
+    int error = local_stat(fd, st);
+    if (!error && S_ISDIR(st->st_mode) && st->st_dev != directory->dev) error = EXDEV;
+    if (error) {
+        close(fd);
+        errno = error;
+        return NULL;
+    }
+    unsigned at = hash(directory, st->st_dev, st->st_ino);
+    pthread_mutex_lock(&table_lock);
+    struct inode *inode = bucket[at];
+    while (inode && (inode->ino != st->st_ino || inode->dev != st->st_dev || inode->directory != directory)) inode = inode->next;
+    if (inode) {
+        inode->references++;
+        // Another name of the same file may be the one that lasts: keep the latest. The number of the descriptor stays.
+        if (!S_ISDIR(st->st_mode) && st->st_nlink > 1) dup3(fd, inode->fd, O_CLOEXEC);
+        close(fd);
+    } else {
+        inode = must(calloc(1, sizeof *inode));
+        *inode = (struct inode){.directory = directory, .references = 1, .dev = st->st_dev, .ino = st->st_ino, .type = st->st_mode & S_IFMT, .fd = fd};
+        pthread_mutex_init(&inode->lock, NULL);
+        inode->next = bucket[at];
+        bucket[at] = inode;
+    }
+    pthread_mutex_unlock(&table_lock);
+    return inode;
+}
+
+void inode_forget(struct inode *inode, uint64_t references) {
+    pthread_mutex_lock(&table_lock);
+    inode->references -= references;
+    if (inode->references) {
+        pthread_mutex_unlock(&table_lock);
+        return;
+    }
+    struct inode **link = &bucket[hash(inode->directory, inode->dev, inode->ino)];
+    while (*link != inode) link = &(*link)->next;
+    *link = inode->next;
+    pthread_mutex_unlock(&table_lock);
+    stream_unbind(inode);
+    close(inode->fd);
+    pthread_mutex_destroy(&inode->lock);
+    free(inode);
+}
+
+void inode_lock(struct inode *inode) {
+    if (S_ISREG(inode->type)) pthread_mutex_lock(&inode->lock);
+    else pthread_rwlock_wrlock(&namespace_lock);
+}
+
+void inode_unlock(struct inode *inode) {
+    if (S_ISREG(inode->type)) pthread_mutex_unlock(&inode->lock);
+    else pthread_rwlock_unlock(&namespace_lock);
+}
+
+uint64_t inode_key(const struct inode *inode) { return mark_key(inode->directory->index, inode->dev, inode->ino); }
+
+static ssize_t descriptor_path(int fd, char *path) {
+    ssize_t size = readlink(proc_path(fd).text, path, PATH_MAX - 1);
+    if (size < 0) return -1;
+    if (size >= PATH_MAX - 1) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    path[size] = 0;
+    return size;
+}
+
+// Looks for any name of a file whose known name was removed while others remain. Rare, and slow on a large tree.
+static char *search(int directory, const struct inode *inode, const char *prefix) {
+    int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *entries = fd < 0 ? NULL : fdopendir(fd);
+    if (!entries) {
+        if (fd >= 0) close(fd);
+        return NULL;
+    }
+    char *found = NULL;
+    for (struct dirent *entry; !found && (entry = readdir(entries));) {
+        struct stat st;
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+        if (entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN && entry->d_ino != inode->ino) continue;
+        if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
+        char *path = NULL;
+        if (asprintf(&path, "%s%s%s", prefix, *prefix ? "/" : "", entry->d_name) < 0) abort();
+        if (st.st_ino == inode->ino && st.st_dev == inode->dev) {
+            found = path;
+            break;
+        }
+        if (S_ISDIR(st.st_mode) && st.st_dev == inode->directory->dev) {
+            int below = openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            if (below >= 0) {
+                found = search(below, inode, path);
+                close(below);
+            }
+        }
+        free(path);
+    }
+    closedir(entries);
+    return found;
+}
+
+char *inode_path(struct inode *inode) {
+    char root[PATH_MAX], path[PATH_MAX];
+    ssize_t root_size = descriptor_path(inode->directory->root, root);
+    ssize_t size = descriptor_path(inode->fd, path);
+    if (root_size < 0 || size < 0) return NULL;
+    if (root_size == 1) root_size = 0; // the root of a mount space of its own
+    struct stat st;
+    if (size >= root_size && strncmp(path, root, (size_t)root_size) == 0 && (path[root_size] == '/' || !path[root_size])) {
+        const char *inside = path + root_size;
+        while (*inside == '/') inside++;
+        int error = *inside ? fstatat(inode->directory->root, inside, &st, AT_SYMLINK_NOFOLLOW) : fstat(inode->directory->root, &st);
+        if (!error && st.st_ino == inode->ino && st.st_dev == inode->dev) return must(strdup(inside));
+    }
+    if (local_stat(inode->fd, &st) || st.st_nlink == 0 || S_ISDIR(st.st_mode)) {
+        errno = ENOENT;
+        return NULL;
+    }
+    char *found = search(inode->directory->root, inode, "");
+    errno = ENOENT;
+    return found;
+}

@@ -1,0 +1,32 @@
+// The objects that the kernel knows of, on the primary: one O_PATH descriptor each.
+#pragma once
+#include "common.h"
+
+struct inode {
+    struct inode *next;
+    const struct directory *directory;
+    uint64_t references; // of the kernel and of the resync
+    dev_t dev;
+    ino_t ino;
+    mode_t type; // S_IFMT
+    int fd;
+    pthread_mutex_t lock; // regular files: held from the local modification to its place in the stream. All else: namespace_lock
+    uint64_t remote_id;   // its name on the wire ...
+    uint64_t bound;       // ... as long as this equals the stream's generation of bindings
+};
+
+// Held for writing by every change of a name, and by every change of an object that is no regular file.
+extern pthread_rwlock_t namespace_lock;
+
+void inodes_open(void);                 // makes the roots
+void inodes_close(void);                // forgets everything
+struct inode *inode_root(unsigned directory);
+// Takes `fd` (O_PATH) over and counts a reference. NULL with errno: EXDEV for another file system mounted below.
+struct inode *inode_get(const struct directory *directory, int fd, struct stat *st);
+void inode_forget(struct inode *inode, uint64_t references);
+// Regular files by their own lock, everything else by the namespace. Returns what inode_unlock() needs.
+void inode_lock(struct inode *inode);
+void inode_unlock(struct inode *inode);
+uint64_t inode_key(const struct inode *inode);
+// Path inside its directory ("" for the root), allocated. NULL with errno; ENOENT: it has no name any more.
+char *inode_path(struct inode *inode);

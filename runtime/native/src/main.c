@@ -1,0 +1,145 @@
+// safekit-rfs: the data plane of one replicated module. Arguments, key, signals; everything else is commanded over the control socket.
+#include "common.h"
+#include "events.h"
+#include "module.h"
+#include "mount.h"
+#include "state.h"
+#include <errno.h>
+#include <getopt.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define ARGUMENTS 256
+
+static void usage(FILE *out) {
+    fprintf(out, "usage: safekit-rfs --module NAME --control SOCKET --state-dir DIR --key-file FILE --directory DIR [--name NAME] [--directory ...]\n"
+                 "                   [--ack-timeout MILLISECONDS] [--async second|none]\n"
+                 "       safekit-rfs --config FILE          one argument per line\n");
+}
+
+static int wrong(const char *option, const char *value, const char *expected) {
+    fprintf(stderr, "safekit-rfs: %s %s: %s\n", option, value, expected);
+    return 2;
+}
+
+static int take_arguments(int count, char **arguments) {
+    static const struct option known[] = {{"module", 1, NULL, 'm'},    {"control", 1, NULL, 'c'}, {"state-dir", 1, NULL, 's'},   {"key-file", 1, NULL, 'k'},
+                                          {"directory", 1, NULL, 'd'}, {"name", 1, NULL, 'n'},    {"ack-timeout", 1, NULL, 't'}, {"async", 1, NULL, 'a'},
+                                          {"help", 0, NULL, 'h'},      {NULL, 0, NULL, 0}};
+    optind = 1;
+    for (int option; (option = getopt_long(count, arguments, "", known, NULL)) != -1;) {
+        struct directory *last = options.directories ? &options.directory[options.directories - 1] : NULL;
+        switch (option) {
+        case 'm': options.module = optarg; break;
+        case 'c': options.control = optarg; break;
+        case 's': options.state_dir = optarg; break;
+        case 'k': options.key_file = optarg; break;
+        case 't':
+            options.ack_timeout_ms = atoi(optarg);
+            if (options.ack_timeout_ms < 100 || options.ack_timeout_ms > 3600000) return wrong("--ack-timeout", optarg, "expected 100 to 3600000 milliseconds");
+            break;
+        case 'a':
+            options.durable_ack = strcmp(optarg, "none") == 0;
+            if (!options.durable_ack && strcmp(optarg, "second") != 0) return wrong("--async", optarg, "expected second or none");
+            break;
+        case 'd': {
+            if (options.directories == DIRECTORY_LIMIT) return wrong("--directory", optarg, "too many directories");
+            char *real = realpath(optarg, NULL);
+            struct directory *directory = &options.directory[options.directories];
+            *directory = (struct directory){.path = real ? real : optarg, .name = optarg, .index = options.directories++, .root = -1};
+            break;
+        }
+        case 'n':
+            if (!last) return wrong("--name", optarg, "must follow a --directory");
+            last->name = optarg;
+            break;
+        case 'h': usage(stdout); exit(0);
+        default: usage(stderr); return 2;
+        }
+    }
+    if (optind < count) return wrong("argument", arguments[optind], "not expected");
+    if (!options.module || !options.control || !options.state_dir || !options.key_file || !options.directories) {
+        usage(stderr);
+        return 2;
+    }
+    return 0;
+}
+
+static int read_config(const char *path, char *program) {
+    static char *arguments[ARGUMENTS];
+    int count = 0;
+    FILE *file = fopen(path, "re");
+    if (!file) return wrong("--config", path, strerror(errno));
+    char *line = NULL;
+    size_t room = 0;
+    arguments[count++] = program;
+    while (count < ARGUMENTS - 1 && getline(&line, &room, file) > 0) {
+        line[strcspn(line, "\n")] = 0;
+        if (*line) arguments[count++] = must(strdup(line));
+    }
+    free(line);
+    fclose(file);
+    return take_arguments(count, arguments);
+}
+
+static int read_key(void) {
+    FILE *file = fopen(options.key_file, "re");
+    if (!file) return wrong("--key-file", options.key_file, strerror(errno));
+    options.key_size = fread(options.key, 1, sizeof options.key, file);
+    fclose(file);
+    if (options.key_size < 16) return wrong("--key-file", options.key_file, "expected at least 16 bytes");
+    return 0;
+}
+
+static void *signals_main(void *argument) {
+    int number;
+    sigwait(argument, &number);
+    say("signal %d: stopping", number);
+    control_end();
+    return NULL;
+}
+
+int main(int count, char **arguments) {
+    int error = count == 3 && strcmp(arguments[1], "--config") == 0 ? read_config(arguments[2], arguments[0]) : take_arguments(count, arguments);
+    if (!error) error = read_key();
+    if (error) return error;
+
+    // Few arenas: the memory of a data plane matters more than the last bit of parallel allocation.
+    mallopt(M_ARENA_MAX, 4);
+    struct rlimit files = {1u << 20, 1u << 20};
+    if (setrlimit(RLIMIT_NOFILE, &files)) {
+        getrlimit(RLIMIT_NOFILE, &files);
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    static sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+
+    mkdir(options.state_dir, 0700);
+    if ((error = control_open())) {
+        say("%s: %s", options.control, error == EADDRINUSE ? "another safekit-rfs serves this module" : strerror(error));
+        return 1;
+    }
+    bool was_secondary = false;
+    if ((error = state_load(&was_secondary))) {
+        say("%s: %s", options.state_dir, strerror(error));
+        return 1;
+    }
+    if (mount_clear_stale(was_secondary)) return 1;
+    pthread_t signals;
+    if (pthread_create(&signals, NULL, signals_main, &set)) abort();
+    control_run();
+    struct failure failure;
+    if (module_idle(false, &failure) && module_idle(true, &failure)) say("%s", failure.message);
+    return 0;
+}

@@ -1,0 +1,27 @@
+// Sets of objects that differ, or may differ, from the peer's copy. An object is named by its inode, so a renamed directory keeps its marks.
+#pragma once
+#include "common.h"
+
+#define MARK_META 1u    // owner, mode, times, extended attributes
+#define MARK_CONTENT 2u // the bytes (and everything of MARK_META)
+#define MARK_LIST 4u    // the entries of a directory
+#define MARK_TREE 8u    // everything below a directory, whatever it was before
+#define MARK_LINKED 16u // a file that gained or kept several names: all of them must be listed again
+#define MARK_ANY 31u
+
+struct mark {
+    uint32_t directory, flags;
+    uint64_t key;
+};
+
+struct mark_set {
+    struct mark *slot;
+    size_t used, size;
+};
+
+uint64_t mark_key(unsigned directory, dev_t dev, ino_t ino);
+bool marks_add(struct mark_set *set, uint32_t directory, uint64_t key, uint32_t flags); // true when that was news
+uint32_t marks_get(const struct mark_set *set, uint32_t directory, uint64_t key);
+uint32_t marks_take(struct mark_set *set, uint32_t directory, uint64_t key, uint32_t flags); // clears; returns what was set of them
+void marks_copy(struct mark_set *to, const struct mark_set *from);
+void marks_clear(struct mark_set *set);

@@ -1,0 +1,305 @@
+// What each command does, in order. The record on disk changes before what it promises begins, and after what it confesses.
+#include "module.h"
+#include "frame.h"
+#include "handshake.h"
+#include "inode.h"
+#include "mount.h"
+#include "receive.h"
+#include "resync.h"
+#include "state.h"
+#include "stream.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define CONNECT_MS 5000
+#define UNMOUNT_MS 5000
+
+static pthread_mutex_t command_lock = PTHREAD_MUTEX_INITIALIZER;
+enum role { IDLE, PRIMARY, SECONDARY };
+static _Atomic enum role role = IDLE;
+
+const char *module_role(void) {
+    static const char *const names[] = {"idle", "primary", "secondary"};
+    return names[role];
+}
+
+static int fail(struct failure *failure, const char *code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static int fail(struct failure *failure, const char *code, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(failure->message, sizeof failure->message, format, arguments);
+    va_end(arguments);
+    snprintf(failure->code, sizeof failure->code, "%s", code);
+    return -1;
+}
+
+static int save_role(const char *name, bool clean, const char *generation) {
+    pthread_mutex_lock(&state_lock);
+    snprintf(state.role, sizeof state.role, "%s", name);
+    state.clean = clean;
+    if (generation) snprintf(state.generation, sizeof state.generation, "%s", generation);
+    int error = state_save();
+    pthread_mutex_unlock(&state_lock);
+    return error;
+}
+
+// ---- leaving a role ----
+
+// Nothing is lost by it: what was answered is on this disk when it returns.
+static void close_primary(bool equal_to_peer) {
+    stream_lose("this node stops being a primary");
+    stream_abandon();
+    stream_stop();
+    inodes_close();
+    for (unsigned i = 0; i < options.directories; i++) syncfs(options.directory[i].root);
+    int error = dirty_close();
+    pthread_mutex_lock(&state_lock);
+    snprintf(state.role, sizeof state.role, "idle");
+    if (error) state.base[0] = 0;
+    state.exact = state.base[0] && (equal_to_peer || (dirty_usable() && dirty_count() == 0));
+    state.clean = true;
+    state_save();
+    pthread_mutex_unlock(&state_lock);
+    close_roots();
+    role = IDLE;
+}
+
+static void close_secondary(void) {
+    receive_stop();
+    mount_unprotect();
+    close_roots();
+    save_role("idle", true, NULL);
+    role = IDLE;
+}
+
+static int leave_primary(int timeout_ms, bool force, struct failure *failure) {
+    enum answers answers = stream_answers();
+    if (answers == ANSWER_HELD && !force)
+        return fail(failure, "held", "answers of applications are held: say alone, connect, or idle with force");
+    bool mirror = answers == ANSWER_PEER;
+    if (mount_release(timeout_ms, force)) return fail(failure, "busy", "an application still uses a replicated directory (see lsof)");
+    bool equal = mirror && stream_barrier(BARRIER_HANDOVER, NULL) == 0;
+    close_primary(equal);
+    return 0;
+}
+
+// ---- commands ----
+
+int module_primary(const char *generation, bool force, struct failure *failure) {
+    int result = 0;
+    pthread_mutex_lock(&command_lock);
+    if (role == PRIMARY) goto done;
+    if (state.inconsistent && !force) {
+        result = fail(failure, "inconsistent", "the copy on this node is an unfinished resynchronisation: not started from it unless forced");
+        goto done;
+    }
+    if (role == SECONDARY) close_secondary();
+    int error = open_roots();
+    if (error) {
+        result = fail(failure, "directory", "a replicated directory cannot be opened: %s", strerror(error));
+        goto done;
+    }
+    pthread_mutex_lock(&state_lock);
+    if (state.inconsistent) state.base[0] = 0;
+    state.inconsistent = false;
+    bool fresh = state.exact; // equal to the base: an empty set counts from it. Otherwise go on with the set that was closed in order
+    state.exact = false;
+    pthread_mutex_unlock(&state_lock);
+    error = dirty_begin(!fresh);
+    if (!error) error = save_role("primary", false, generation);
+    if (!error) {
+        error = mount_serve();
+        if (error) {
+            inodes_close();
+            dirty_close();
+            save_role("idle", true, NULL);
+        }
+    }
+    if (error) {
+        close_roots();
+        result = fail(failure, "mount", "cannot serve: %s", strerror(error));
+        goto done;
+    }
+    role = PRIMARY;
+done:
+    pthread_mutex_unlock(&command_lock);
+    return result;
+}
+
+static int dial(const char *host, const char *port, struct failure *failure) {
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+    int error = getaddrinfo(host, port, &hints, &found), fd = -1;
+    if (error) return fail(failure, "unreachable", "%s: %s", host, gai_strerror(error));
+    error = ECONNREFUSED;
+    for (struct addrinfo *at = found; at && fd < 0; at = at->ai_next) {
+        fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0) continue;
+        struct pollfd wait = {fd, POLLOUT, 0};
+        socklen_t size = sizeof error;
+        error = 0;
+        if (connect(fd, at->ai_addr, at->ai_addrlen) && errno != EINPROGRESS) error = errno;
+        else if (poll(&wait, 1, CONNECT_MS) <= 0) error = ETIMEDOUT;
+        else getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+        if (error) {
+            close(fd);
+            fd = -1;
+        }
+    }
+    freeaddrinfo(found);
+    if (fd < 0) return fail(failure, "unreachable", "cannot connect to %s port %s: %s", host, port, strerror(error));
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    return fd;
+}
+
+// Why a resync cannot be incremental; NULL: it can.
+static const char *why_full(bool full, const struct peer *peer) {
+    if (full) return "asked for";
+    if (!state.base[0] || !dirty_usable()) return "this node's record of changes does not reach back to a mirror";
+    if (strcmp(state.base, peer->base) != 0) return "the copies do not count from the same mirror";
+    if (!peer->exact) return "the other copy may have lost or changed something since the mirror";
+    return NULL;
+}
+
+int module_connect(const char *host, const char *port, const char *generation, bool full, bool *incremental, char *reason, size_t reason_size,
+                   char *peer_generation, size_t peer_size, struct failure *failure) {
+    int result = 0, fd;
+    struct peer peer = {0};
+    pthread_mutex_lock(&command_lock);
+    if (role != PRIMARY) {
+        result = fail(failure, "state", "this node is %s, only a primary connects", module_role());
+        goto done;
+    }
+    if (stream_connected()) {
+        result = fail(failure, "state", "a secondary is connected already");
+        goto done;
+    }
+    stream_stop();
+    if ((fd = dial(host, port, failure)) < 0) {
+        result = -1;
+        goto done;
+    }
+    pthread_mutex_lock(&state_lock);
+    snprintf(state.generation, sizeof state.generation, "%s", generation);
+    state_save();
+    pthread_mutex_unlock(&state_lock);
+    if (handshake_connect(fd, full, &peer)) {
+        close(fd);
+        result = fail(failure, peer.code, "%s port %s: %s", host, port, peer.why);
+        goto done;
+    }
+    const char *why = why_full(full, &peer);
+    *incremental = !why;
+    snprintf(reason, reason_size, "%s", why ? why : "");
+    snprintf(peer_generation, peer_size, "%s", peer.generation);
+    char address[96];
+    snprintf(address, sizeof address, "%.64s:%.16s", host, port);
+    resync_prepare(why != NULL);
+    say("connected to %s, resynchronisation %s%s", address, why ? "full: " : "incremental", why ? why : "");
+    stream_start(fd, address, peer.generation);
+    if (resync_run()) abort();
+done:
+    pthread_mutex_unlock(&command_lock);
+    return result;
+}
+
+int module_disconnect(struct failure *failure) {
+    (void)failure;
+    stream_lose("disconnected on request");
+    pthread_mutex_lock(&command_lock);
+    if (role == PRIMARY && !stream_connected()) stream_stop();
+    pthread_mutex_unlock(&command_lock);
+    return 0;
+}
+
+// Never waits for another command: applications are waiting for this one.
+int module_alone(const char *generation, struct failure *failure) {
+    if (role != PRIMARY) return fail(failure, "state", "this node is %s, only a primary goes alone", module_role());
+    pthread_mutex_lock(&state_lock);
+    snprintf(state.generation, sizeof state.generation, "%s", generation);
+    int error = state_save();
+    pthread_mutex_unlock(&state_lock);
+    if (error) return fail(failure, "record", "the record of this node cannot be written: %s", strerror(error));
+    if (stream_alone()) return fail(failure, "state", "the secondary is in mirror: disconnect it first");
+    return 0;
+}
+
+int module_publish(const char *generation, struct failure *failure) {
+    if (role != PRIMARY || stream_answers() != ANSWER_PEER) return fail(failure, "state", "not in mirror");
+    if (stream_barrier(BARRIER_PUBLISH, generation)) return fail(failure, "peer_lost", "the secondary was lost before it confirmed");
+    pthread_mutex_lock(&state_lock);
+    snprintf(state.published, sizeof state.published, "%s", generation);
+    int error = state_save();
+    pthread_mutex_unlock(&state_lock);
+    return error ? fail(failure, "record", "the record of this node cannot be written: %s", strerror(error)) : 0;
+}
+
+int module_secondary(const char *address, unsigned port, const char *generation, bool clean, struct failure *failure) {
+    int result = 0;
+    char why[256];
+    pthread_mutex_lock(&command_lock);
+    if (role != IDLE) {
+        result = fail(failure, "state", "this node is %s already", module_role());
+        goto done;
+    }
+    int error = open_roots();
+    if (error) {
+        result = fail(failure, "directory", "a replicated directory cannot be opened: %s", strerror(error));
+        goto done;
+    }
+    pthread_mutex_lock(&state_lock);
+    if (!clean) state.exact = false;
+    pthread_mutex_unlock(&state_lock);
+    error = mount_protect();
+    if (error) {
+        result = fail(failure, "mount", "cannot protect a replicated directory: %s", strerror(error));
+    } else if (save_role("secondary", false, generation)) {
+        result = fail(failure, "record", "the record of this node cannot be written");
+    } else if (receive_start(address, port, why, sizeof why)) {
+        save_role("idle", true, NULL);
+        result = fail(failure, "port", "%s", why);
+    }
+    if (result) {
+        mount_unprotect();
+        close_roots();
+        goto done;
+    }
+    role = SECONDARY;
+done:
+    pthread_mutex_unlock(&command_lock);
+    return result;
+}
+
+int module_handover(int timeout_ms, struct failure *failure) {
+    int result = 0;
+    pthread_mutex_lock(&command_lock);
+    if (role != PRIMARY || stream_answers() != ANSWER_PEER) {
+        result = fail(failure, "state", "no secondary is in mirror");
+    } else if (stream_barrier(BARRIER_FLUSH, NULL)) {
+        result = fail(failure, "peer_lost", "the secondary was lost before everything was durable");
+    } else if (mount_release(timeout_ms, false)) {
+        result = fail(failure, "busy", "an application still uses a replicated directory (see lsof)");
+    } else {
+        bool equal = stream_answers() == ANSWER_PEER && stream_barrier(BARRIER_HANDOVER, NULL) == 0;
+        close_primary(equal);
+        if (!equal) result = fail(failure, "peer_lost", "unmounted, but the secondary was lost before everything was durable there");
+    }
+    pthread_mutex_unlock(&command_lock);
+    return result;
+}
+
+int module_idle(bool force, struct failure *failure) {
+    int result = 0;
+    pthread_mutex_lock(&command_lock);
+    if (role == SECONDARY) close_secondary();
+    if (role == PRIMARY) result = leave_primary(UNMOUNT_MS, force, failure);
+    pthread_mutex_unlock(&command_lock);
+    return result;
+}

@@ -1,0 +1,252 @@
+// The secondary's half of a resynchronisation: makes listings equal, compares zones, writes what differs.
+#include "local.h"
+#include "receive.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+// A file with several names on the primary (`key`) and the one inode that stands for it here.
+struct claim {
+    struct claim *by_key, *by_inode;
+    uint64_t key;
+    unsigned directory;
+    dev_t dev;
+    ino_t ino;
+    int object;
+};
+
+#define CLAIM_BUCKETS 4096
+static struct {
+    int fd; // of the directory being listed, -1: none
+    unsigned directory;
+    char **name;
+    size_t names, room;
+    uint64_t work;
+    struct claim *by_key[CLAIM_BUCKETS], *by_inode[CLAIM_BUCKETS];
+} listing = {.fd = -1};
+
+static void forget_names(void) {
+    for (size_t i = 0; i < listing.names; i++) free(listing.name[i]);
+    free(listing.name);
+    listing.name = NULL;
+    listing.names = listing.room = 0;
+    if (listing.fd >= 0) close(listing.fd);
+    listing.fd = -1;
+}
+
+void reconcile_end(void) {
+    forget_names();
+    for (unsigned i = 0; i < CLAIM_BUCKETS; i++) {
+        while (listing.by_key[i]) {
+            struct claim *claim = listing.by_key[i];
+            listing.by_key[i] = claim->by_key;
+            close(claim->object);
+            free(claim);
+        }
+        listing.by_inode[i] = NULL;
+    }
+}
+
+static struct claim *claim_by_key(uint64_t key) {
+    struct claim *claim = listing.by_key[key % CLAIM_BUCKETS];
+    while (claim && (claim->key != key || claim->directory != listing.directory)) claim = claim->by_key;
+    return claim;
+}
+
+static struct claim *claim_by_inode(const struct stat *st) {
+    struct claim *claim = listing.by_inode[st->st_ino % CLAIM_BUCKETS];
+    while (claim && (claim->ino != st->st_ino || claim->dev != st->st_dev)) claim = claim->by_inode;
+    return claim;
+}
+
+static int claim_add(uint64_t key, const char *name) {
+    struct stat st;
+    int object = openat(listing.fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (object < 0 || local_stat(object, &st)) return errno;
+    struct claim *claim = must(calloc(1, sizeof *claim));
+    *claim = (struct claim){listing.by_key[key % CLAIM_BUCKETS], listing.by_inode[st.st_ino % CLAIM_BUCKETS], key, listing.directory, st.st_dev, st.st_ino, object};
+    listing.by_key[key % CLAIM_BUCKETS] = listing.by_inode[st.st_ino % CLAIM_BUCKETS] = claim;
+    return 0;
+}
+
+static int begin_listing(const struct message *message) {
+    forget_names();
+    int object = receive_object(message->frame.id);
+    if (object < 0) return ESTALE;
+    listing.fd = local_reopen(object, O_RDONLY | O_DIRECTORY);
+    if (listing.fd < 0) return errno;
+    listing.directory = message->frame.valid;
+    return 0;
+}
+
+static void remember_name(const char *name) {
+    if (listing.names == listing.room) {
+        listing.room = listing.room ? listing.room * 2 : 64;
+        listing.name = must(realloc(listing.name, listing.room * sizeof *listing.name));
+    }
+    listing.name[listing.names++] = must(strdup(name));
+}
+
+// Whether what is here under this name is another kind of thing.
+static bool is_other(const struct stat *st, const struct message *message) {
+    const struct frame *f = &message->frame;
+    if ((st->st_mode & S_IFMT) != (f->mode & S_IFMT)) return true;
+    if ((S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode)) && st->st_rdev != f->rdev) return true;
+    if (!S_ISLNK(st->st_mode)) return false;
+    char target[PATH_MAX];
+    ssize_t size = readlinkat(listing.fd, message->name, target, sizeof target);
+    return size < 0 || !message->name2 || (size_t)size != strlen(message->name2) || memcmp(target, message->name2, (size_t)size) != 0;
+}
+
+static int create_entry(const struct message *message) {
+    const struct frame *f = &message->frame;
+    if (S_ISDIR(f->mode)) return mkdirat(listing.fd, message->name, 0700) ? errno : 0;
+    if (S_ISLNK(f->mode)) return !message->name2 || symlinkat(message->name2, listing.fd, message->name) ? errno : 0;
+    return mknodat(listing.fd, message->name, (f->mode & S_IFMT) | 0600, f->rdev) ? errno : 0;
+}
+
+// Owner, extended attributes, mode, times, in the order in which one does not undo the other.
+static int set_metadata(int object, const struct message *message) {
+    const struct frame *f = &message->frame;
+    struct stat st;
+    int error = local_stat(object, &st);
+    if (!error && (st.st_uid != f->uid || st.st_gid != f->gid) && fchownat(object, "", f->uid, f->gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW)) error = errno;
+    if (!error && !S_ISLNK(f->mode)) error = xattrs_apply(object, message->data, f->data_size);
+    if (!error && !S_ISLNK(f->mode)) error = local_stat(object, &st);
+    if (!error && !S_ISLNK(f->mode) && (st.st_mode & 07777) != (f->mode & 07777) && chmod(proc_path(object).text, f->mode & 07777)) error = errno;
+    return error ? error : local_set_times(object, f->mtime_s, f->mtime_n);
+}
+
+static int list_entry(const struct message *message) {
+    const struct frame *f = &message->frame;
+    if (listing.fd < 0 || !name_is_entry(message->name)) return EPROTO;
+    remember_name(message->name);
+    receive_worked();
+    struct stat st;
+    bool here = fstatat(listing.fd, message->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    struct claim *claim = f->flags & FRAME_CLAIM ? claim_by_key(f->size) : NULL;
+    bool replace = here && is_other(&st, message);
+    if (here && !replace && S_ISREG(f->mode)) {
+        struct claim *other = claim_by_inode(&st);
+        if (claim) replace = other != claim;
+        else if (f->flags & FRAME_CLAIM) replace = other != NULL;
+        // One name there, several here: whatever else has this inode here will be compared on its own.
+        else replace = st.st_nlink > 1 && (other || f->flags & FRAME_FULL);
+    }
+    int error = 0;
+    if (replace) {
+        error = local_remove_tree(listing.fd, message->name, &listing.work);
+        here = false;
+    }
+    if (!error && !here) {
+        if (claim) {
+            error = local_link(claim->object, listing.fd, message->name);
+        } else {
+            error = create_entry(message);
+            if ((S_ISREG(f->mode) || S_ISDIR(f->mode)) && !(f->flags & FRAME_FULL)) receive_answer(OP_CREATED, f->seq, NULL);
+        }
+    }
+    if (!error && !claim && f->flags & FRAME_CLAIM) error = claim_add(f->size, message->name);
+    if (error || S_ISREG(f->mode) || S_ISDIR(f->mode)) return error;
+    int object = openat(listing.fd, message->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (object < 0) return errno;
+    error = set_metadata(object, message);
+    close(object);
+    return error;
+}
+
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+static int end_listing(const struct message *message) {
+    if (listing.fd < 0) return EPROTO;
+    if (listing.names) qsort(listing.name, listing.names, sizeof *listing.name, by_name);
+    int fd = dup(listing.fd), error = 0;
+    DIR *entries = fd < 0 ? NULL : fdopendir(fd);
+    if (!entries) return errno;
+    rewinddir(entries);
+    for (struct dirent *entry; !error && (entry = readdir(entries));) {
+        const char *name = entry->d_name;
+        if (!name_is_entry(name) || (listing.names && bsearch(&name, listing.name, listing.names, sizeof *listing.name, by_name))) continue;
+        error = local_remove_tree(listing.fd, name, &listing.work);
+        receive_worked();
+    }
+    closedir(entries);
+    if (!error) error = set_metadata(listing.fd, message);
+    forget_names();
+    return error;
+}
+
+static int file_meta(const struct message *message) {
+    const struct frame *f = &message->frame;
+    int object = receive_object(f->id);
+    struct stat st;
+    if (object < 0) return ESTALE;
+    int error = local_stat(object, &st);
+    if (!error && st.st_size != (off_t)f->size && truncate(proc_path(object).text, (off_t)f->size)) error = errno;
+    return error ? error : set_metadata(object, message);
+}
+
+static int restore_time(int file, const struct frame *f) {
+    struct timespec times[2] = {{0, UTIME_OMIT}, {f->mtime_s, f->mtime_n}};
+    return futimens(file, times) ? errno : 0;
+}
+
+static unsigned char present[ZONE_SIZE]; // of the one applying thread
+
+static int zone_check(const struct message *message) {
+    const struct frame *f = &message->frame;
+    int error = 0, file = receive_file(f->id, &error);
+    if (file < 0) return error;
+    if (f->size > ZONE_SIZE) return EPROTO;
+    ssize_t n = pread(file, present, f->size, (off_t)f->offset);
+    if (n < 0) return errno;
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned size = 0;
+    EVP_Digest(present, (size_t)n, digest, &size, EVP_sha256(), NULL);
+    bool equal = (size_t)n == f->size && size == f->data_size && memcmp(digest, message->data, size) == 0;
+    if (!equal) receive_answer(OP_ZONE_DIFFERS, f->seq, NULL);
+    return 0;
+}
+
+static int zone_data(const struct message *message) {
+    const struct frame *f = &message->frame;
+    int error = 0, file = receive_file(f->id, &error);
+    if (file < 0) return error;
+    ssize_t n = pread(file, present, f->data_size, (off_t)f->offset);
+    if (n == (ssize_t)f->data_size && memcmp(present, message->data, f->data_size) == 0) return 0;
+    for (size_t done = 0; done < f->data_size;) {
+        n = pwrite(file, (const char *)message->data + done, f->data_size - done, (off_t)(f->offset + done));
+        if (n <= 0) return n ? errno : EIO;
+        done += (size_t)n;
+    }
+    return restore_time(file, f);
+}
+
+static int zone_hole(const struct message *message) {
+    const struct frame *f = &message->frame;
+    int error = 0, file = receive_file(f->id, &error);
+    if (file < 0) return error;
+    off_t data = lseek(file, (off_t)f->offset, SEEK_DATA);
+    if ((data < 0 && errno == ENXIO) || data >= (off_t)(f->offset + f->size)) return 0;
+    error = local_punch(file, (off_t)f->offset, (off_t)f->size);
+    return error ? error : restore_time(file, f);
+}
+
+int reconcile(const struct message *message) {
+    switch (message->frame.op) {
+    case OP_LIST_BEGIN: return begin_listing(message);
+    case OP_LIST_ENTRY: return list_entry(message);
+    case OP_LIST_END: return end_listing(message);
+    case OP_FILE_META: return file_meta(message);
+    case OP_ZONE_CHECK: return zone_check(message);
+    case OP_ZONE_DATA: return zone_data(message);
+    case OP_ZONE_HOLE: return zone_hole(message);
+    default: return EPROTO;
+    }
+}

@@ -1,0 +1,594 @@
+// Makes the secondary equal while applications write.
+//
+// `todo` holds what may differ; a full resync starts with the roots marked MARK_TREE. The rule:
+//  1. From the first frame on every modification is shipped. None is answered by the peer yet, and all are marked dirty as well.
+//  2. Before an object is named to the peer, every directory on its path is equal there (listing: names, types, links); before a name changes,
+//     its directory is. Whoever needs it sends the listing: the walk, or the operation that came first. A listing is read and enqueued
+//     under namespace_lock, so it has one exact place in the stream.
+//  3. A file is compared zone by zone. The digest is enqueued under the lock of the file; a zone that differs is read again and enqueued under
+//     the same lock. A live write before the digest is in it, one after it arrives after it.
+// So at the end of the walk everything either was compared at its place in the stream or was changed on both sides by it: both trees are
+// equal after the last frame, and an application never waited for more than one zone or one listing.
+#include "resync.h"
+#include "events.h"
+#include "local.h"
+#include "marks.h"
+#include "state.h"
+#include "stream.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CHECKS 512
+#define SMALL_FILE 16384
+
+struct check {
+    uint64_t seq;
+    struct inode *inode;
+    off_t offset;
+    size_t size;
+};
+
+struct differing {
+    struct differing *next;
+    uint64_t seq;
+};
+
+struct moved {
+    struct moved *next;
+    struct inode *inode;
+};
+
+static struct {
+    pthread_mutex_t lock;
+    atomic_bool active, cancelled;
+    bool full, redo, running;
+    size_t linked_seen;
+    struct mark_set todo, listings; // listings: directories that must be listed again because of an entry in them
+    struct differing *differing, **differing_last;
+    struct moved *moved;
+    pthread_t thread;
+    struct progress progress;
+    int64_t began;
+    // of the thread only
+    struct check checks[CHECKS];
+    size_t first_check, check_count;
+} resync = {.lock = PTHREAD_MUTEX_INITIALIZER, .differing_last = &resync.differing};
+
+static unsigned char zone[ZONE_SIZE]; // of the thread
+
+bool resync_active(void) { return atomic_load(&resync.active); }
+
+static uint32_t todo_get(unsigned directory, uint64_t key) {
+    pthread_mutex_lock(&resync.lock);
+    uint32_t flags = marks_get(&resync.todo, directory, key);
+    pthread_mutex_unlock(&resync.lock);
+    return flags;
+}
+
+static uint32_t todo_take(unsigned directory, uint64_t key, uint32_t flags) {
+    pthread_mutex_lock(&resync.lock);
+    uint32_t taken = marks_take(&resync.todo, directory, key, flags);
+    pthread_mutex_unlock(&resync.lock);
+    return taken;
+}
+
+static void todo_add(unsigned directory, uint64_t key, uint32_t flags) {
+    pthread_mutex_lock(&resync.lock);
+    marks_add(&resync.todo, directory, key, flags);
+    pthread_mutex_unlock(&resync.lock);
+}
+
+// ---- listings ----
+
+static DIR *open_entries(int object) {
+    int fd = local_reopen(object, O_RDONLY | O_DIRECTORY);
+    DIR *entries = fd < 0 ? NULL : fdopendir(fd);
+    if (!entries && fd >= 0) close(fd);
+    return entries;
+}
+
+static void describe(struct frame *frame, const struct stat *st) {
+    frame->mode = st->st_mode;
+    frame->uid = st->st_uid;
+    frame->gid = st->st_gid;
+    frame->rdev = st->st_rdev;
+    frame->mtime_s = st->st_mtim.tv_sec;
+    frame->mtime_n = (uint32_t)st->st_mtim.tv_nsec;
+}
+
+static void list_entry(const struct directory *directory, int parent, const char *name, const struct stat *st, bool full) {
+    uint64_t key = mark_key(directory->index, st->st_dev, st->st_ino);
+    mode_t type = st->st_mode & S_IFMT;
+    if (full && type == S_IFDIR) todo_add(directory->index, key, MARK_LIST | MARK_TREE);
+    if (full && type == S_IFREG) todo_add(directory->index, key, MARK_CONTENT);
+    uint32_t flags = todo_get(directory->index, key);
+    struct message message = {.frame = {.op = OP_LIST_ENTRY, .size = key}, .name = name};
+    describe(&message.frame, st);
+    if (flags & (MARK_CONTENT | MARK_TREE)) message.frame.flags |= FRAME_FULL;
+    if (type == S_IFREG && st->st_nlink > 1) message.frame.flags |= FRAME_CLAIM;
+    char target[PATH_MAX] = "";
+    unsigned char *xattrs = NULL;
+    if (type == S_IFLNK) {
+        ssize_t size = readlinkat(parent, name, target, sizeof target - 1);
+        if (size < 0) return;
+        target[size] = 0;
+        message.name2 = target;
+    } else if (type != S_IFDIR && type != S_IFREG) {
+        int object = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        size_t size = 0;
+        if (object >= 0 && xattrs_read(object, &xattrs, &size) == 0) message.frame.data_size = (uint32_t)size;
+        if (object >= 0) close(object);
+        message.data = xattrs;
+    }
+    stream_send(&message, NULL, true);
+    free(xattrs);
+}
+
+// With namespace_lock held for writing.
+static void send_listing(struct inode *inode) {
+    const struct directory *directory = inode->directory;
+    uint32_t taken = todo_take(directory->index, inode_key(inode), MARK_LIST | MARK_TREE | MARK_META);
+    DIR *entries = open_entries(inode->fd);
+    if (!entries) {
+        if (errno != ENOENT) stream_lose("a directory cannot be read");
+        return;
+    }
+    struct message begin = {.frame = {.op = OP_LIST_BEGIN, .valid = directory->index}};
+    if (stream_send(&begin, inode, true)) {
+        for (struct dirent *entry; (entry = readdir(entries));) {
+            struct stat st;
+            if (!name_is_entry(entry->d_name) || fstatat(dirfd(entries), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
+            if (S_ISDIR(st.st_mode) && st.st_dev != directory->dev) continue; // another file system is mounted there
+            list_entry(directory, dirfd(entries), entry->d_name, &st, taken & MARK_TREE);
+        }
+        struct stat st;
+        unsigned char *xattrs = NULL;
+        size_t size = 0;
+        local_stat(inode->fd, &st);
+        xattrs_read(inode->fd, &xattrs, &size);
+        struct message end = {.frame = {.op = OP_LIST_END, .data_size = (uint32_t)size}, .data = xattrs};
+        describe(&end.frame, &st);
+        stream_send(&end, NULL, true);
+        free(xattrs);
+    }
+    closedir(entries);
+}
+
+void resync_ensure_listed(struct inode *inode) {
+    if (todo_get(inode->directory->index, inode_key(inode)) & (MARK_LIST | MARK_TREE)) send_listing(inode);
+}
+
+void resync_ensure_parents(const struct directory *directory, const char *path) {
+    resync_ensure_listed(inode_root(directory->index));
+    int at = dup(directory->root);
+    char name[NAME_MAX + 1];
+    for (const char *slash; at >= 0 && (slash = strchr(path, '/')); path = slash + 1) {
+        snprintf(name, sizeof name, "%.*s", (int)(slash - path), path);
+        int below = openat(at, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        close(at);
+        at = below;
+        struct stat st;
+        struct inode *inode = below < 0 ? NULL : inode_get(directory, dup(below), &st);
+        if (!inode) continue;
+        resync_ensure_listed(inode);
+        inode_forget(inode, 1);
+    }
+    if (at >= 0) close(at);
+}
+
+void resync_moved(struct inode *object) {
+    uint32_t flags = todo_get(object->directory->index, inode_key(object));
+    if (!S_ISDIR(object->type) && !(flags & (MARK_CONTENT | MARK_META))) return;
+    struct stat st;
+    struct inode *again = inode_get(object->directory, fcntl(object->fd, F_DUPFD_CLOEXEC, 3), &st);
+    if (!again) return;
+    struct moved *moved = must(malloc(sizeof *moved));
+    pthread_mutex_lock(&resync.lock);
+    *moved = (struct moved){resync.moved, again};
+    resync.moved = moved;
+    pthread_mutex_unlock(&resync.lock);
+}
+
+// ---- files ----
+
+static void send_zone(struct inode *inode, int file, off_t offset, size_t size) {
+    inode_lock(inode);
+    struct stat st;
+    ssize_t n = pread(file, zone, size, offset);
+    if (n > 0 && fstat(file, &st) == 0) {
+        struct message message = {.frame = {.op = OP_ZONE_DATA, .offset = (uint64_t)offset, .size = (uint64_t)n, .data_size = (uint32_t)n}, .data = zone};
+        describe(&message.frame, &st);
+        stream_send(&message, inode, false);
+    }
+    inode_unlock(inode);
+    if (n < 0) stream_lose("a file cannot be read");
+}
+
+// Sends what the secondary said differs, and forgets the checks that it answered.
+static void take_answers(bool wait) {
+    for (;;) {
+        pthread_mutex_lock(&resync.lock);
+        struct differing *one = resync.differing;
+        if (one) {
+            resync.differing = one->next;
+            if (!resync.differing) resync.differing_last = &resync.differing;
+        }
+        pthread_mutex_unlock(&resync.lock);
+        if (one) {
+            for (size_t i = 0; i < resync.check_count; i++) {
+                struct check *check = &resync.checks[(resync.first_check + i) % CHECKS];
+                if (check->seq != one->seq) continue;
+                int file = local_reopen(check->inode->fd, O_RDONLY | O_NOATIME);
+                if (file >= 0) {
+                    send_zone(check->inode, file, check->offset, check->size);
+                    close(file);
+                }
+            }
+            free(one);
+            continue;
+        }
+        struct stream_status status;
+        stream_get_status(&status);
+        if (resync_has_answers()) continue;
+        while (resync.check_count && resync.checks[resync.first_check].seq <= status.applied) {
+            inode_forget(resync.checks[resync.first_check].inode, 1);
+            resync.first_check = (resync.first_check + 1) % CHECKS;
+            resync.check_count--;
+        }
+        if (!wait || !resync.check_count || atomic_load(&resync.cancelled)) return;
+        stream_wait_applied(resync.checks[resync.first_check].seq, 1000);
+        if (resync.check_count < CHECKS / 2) wait = false;
+    }
+}
+
+static void send_check(struct inode *inode, int file, off_t offset, size_t size) {
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned digest_size = 0;
+    ssize_t n = pread(file, zone, size, offset);
+    if (n <= 0) return;
+    EVP_Digest(zone, (size_t)n, digest, &digest_size, EVP_sha256(), NULL);
+    struct message message = {.frame = {.op = OP_ZONE_CHECK, .offset = (uint64_t)offset, .size = (uint64_t)n, .data_size = digest_size}, .data = digest};
+    uint64_t seq = stream_send(&message, inode, false);
+    if (!seq) return;
+    struct stat st;
+    struct inode *again = inode_get(inode->directory, fcntl(inode->fd, F_DUPFD_CLOEXEC, 3), &st);
+    if (again) resync.checks[(resync.first_check + resync.check_count++) % CHECKS] = (struct check){seq, again, offset, (size_t)n};
+}
+
+// One step under the lock of the file: a hole, or at most one zone. Returns the offset to go on with, -1 at the end.
+static off_t compare_step(struct inode *inode, int file, off_t offset) {
+    off_t next = -1;
+    struct stat st;
+    inode_lock(inode);
+    if (fstat(file, &st) == 0 && offset < st.st_size) {
+        off_t data = lseek(file, offset, SEEK_DATA);
+        if (data < 0 && errno == ENXIO) data = st.st_size;
+        if (data < 0) data = offset;
+        if (data > offset) {
+            struct message message = {.frame = {.op = OP_ZONE_HOLE, .offset = (uint64_t)offset, .size = (uint64_t)(data - offset)}};
+            describe(&message.frame, &st);
+            stream_send(&message, inode, false);
+            next = data;
+        } else {
+            off_t end = (offset / ZONE_SIZE + 1) * ZONE_SIZE;
+            off_t hole = lseek(file, offset, SEEK_HOLE);
+            if (hole > offset && hole < end) end = hole;
+            if (end > st.st_size) end = st.st_size;
+            send_check(inode, file, offset, (size_t)(end - offset));
+            next = end;
+        }
+    }
+    inode_unlock(inode);
+    return next;
+}
+
+static void synchronise_file(struct inode *inode) {
+    uint32_t flags = todo_take(inode->directory->index, inode_key(inode), MARK_CONTENT | MARK_META);
+    if (!flags) return;
+    int file = local_reopen(inode->fd, O_RDONLY | O_NOATIME);
+    if (file < 0) return;
+    struct stat st;
+    unsigned char *xattrs = NULL;
+    size_t size = 0;
+    inode_lock(inode);
+    int error = xattrs_read(inode->fd, &xattrs, &size);
+    if (!error && fstat(file, &st) == 0) {
+        struct message message = {.frame = {.op = OP_FILE_META, .size = (uint64_t)st.st_size, .data_size = (uint32_t)size}, .data = xattrs};
+        describe(&message.frame, &st);
+        stream_send(&message, inode, false);
+    }
+    free(xattrs);
+    inode_unlock(inode);
+    if (error) stream_lose("extended attributes of a file cannot be read");
+    if (flags & MARK_CONTENT && st.st_size > 0) {
+        if (st.st_size <= SMALL_FILE) {
+            send_zone(inode, file, 0, SMALL_FILE);
+        } else {
+            for (off_t offset = 0; offset >= 0 && !atomic_load(&resync.cancelled);) {
+                off_t next = compare_step(inode, file, offset);
+                pthread_mutex_lock(&resync.lock);
+                if (next > offset) resync.progress.bytes_done += (uint64_t)(next - offset);
+                pthread_mutex_unlock(&resync.lock);
+                take_answers(resync.check_count == CHECKS);
+                offset = next;
+            }
+        }
+    }
+    close(file);
+    pthread_mutex_lock(&resync.lock);
+    resync.progress.files_done++;
+    if (st.st_size <= SMALL_FILE) resync.progress.bytes_done += (uint64_t)st.st_size;
+    pthread_mutex_unlock(&resync.lock);
+}
+
+// ---- the walk ----
+
+static void report(void) {
+    static int64_t reported;
+    int64_t now = now_ms();
+    if (now - reported < 1000) return;
+    reported = now;
+    struct progress p = resync_progress();
+    char numbers[6][24];
+    uint64_t values[5] = {p.files_done, p.files_total, p.bytes_done, p.bytes_total, p.rate};
+    for (int i = 0; i < 5; i++) snprintf(numbers[i], sizeof numbers[i], "%llu", (unsigned long long)values[i]);
+    snprintf(numbers[5], sizeof numbers[5], "%lld", (long long)p.eta);
+    event_send("resync_progress", "phase", p.phase, "files_done", numbers[0], "files_total", numbers[1], "bytes_done", numbers[2], "bytes_total",
+               numbers[3], "rate_bps", numbers[4], "eta_s", numbers[5], (char *)NULL);
+}
+
+static void walk(struct inode *inode) {
+    const struct directory *directory = inode->directory;
+    if (todo_get(directory->index, inode_key(inode)) & (MARK_LIST | MARK_TREE | MARK_META)) {
+        pthread_rwlock_wrlock(&namespace_lock);
+        send_listing(inode);
+        pthread_rwlock_unlock(&namespace_lock);
+    }
+    DIR *entries = open_entries(inode->fd);
+    if (!entries) return;
+    for (struct dirent *entry; !atomic_load(&resync.cancelled) && (entry = readdir(entries));) {
+        struct stat st;
+        bool maybe_directory = entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN;
+        if (!name_is_entry(entry->d_name) || (!maybe_directory && entry->d_type != DT_REG)) continue;
+        if (!maybe_directory && !todo_get(directory->index, (uint64_t)entry->d_ino)) {
+            // An inode of a lower layer has a key of another kind: ask the file itself.
+            if (fstatat(dirfd(entries), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
+            if (!todo_get(directory->index, mark_key(directory->index, st.st_dev, st.st_ino))) continue;
+        }
+        int object = openat(dirfd(entries), entry->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        struct inode *below = object < 0 ? NULL : inode_get(directory, object, &st);
+        if (!below) continue;
+        if (S_ISDIR(below->type)) walk(below);
+        else if (S_ISREG(below->type)) synchronise_file(below);
+        inode_forget(below, 1);
+        report();
+    }
+    closedir(entries);
+}
+
+static void count(int object, const struct directory *directory) {
+    DIR *entries = open_entries(object);
+    if (!entries) return;
+    for (struct dirent *entry; !atomic_load(&resync.cancelled) && (entry = readdir(entries));) {
+        struct stat st;
+        if (!name_is_entry(entry->d_name) || fstatat(dirfd(entries), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
+        if (S_ISREG(st.st_mode)) {
+            pthread_mutex_lock(&resync.lock);
+            resync.progress.files_total++;
+            resync.progress.bytes_total += (uint64_t)st.st_size;
+            pthread_mutex_unlock(&resync.lock);
+        } else if (S_ISDIR(st.st_mode) && st.st_dev == directory->dev) {
+            int below = openat(dirfd(entries), entry->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+            if (below >= 0) {
+                count(below, directory);
+                close(below);
+            }
+        }
+        report();
+    }
+    closedir(entries);
+}
+
+// Directories that hold an object of which all names must be listed again.
+static void find_linked(int object, const struct directory *directory, uint64_t key, const struct mark_set *marks) {
+    DIR *entries = open_entries(object);
+    if (!entries) return;
+    for (struct dirent *entry; (entry = readdir(entries));) {
+        struct stat st;
+        if (!name_is_entry(entry->d_name) || fstatat(dirfd(entries), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
+        uint64_t mine = mark_key(directory->index, st.st_dev, st.st_ino);
+        if (marks_get(marks, directory->index, mine) & MARK_LINKED) marks_add(&resync.listings, directory->index, key, MARK_LIST);
+        if (!S_ISDIR(st.st_mode) || st.st_dev != directory->dev) continue;
+        int below = openat(dirfd(entries), entry->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        if (below >= 0) {
+            find_linked(below, directory, mine, marks);
+            close(below);
+        }
+    }
+    closedir(entries);
+}
+
+static struct inode *take_moved(void) {
+    pthread_mutex_lock(&resync.lock);
+    struct moved *moved = resync.moved;
+    if (moved) resync.moved = moved->next;
+    pthread_mutex_unlock(&resync.lock);
+    struct inode *inode = moved ? moved->inode : NULL;
+    free(moved);
+    return inode;
+}
+
+static void mark_everything(void) {
+    for (unsigned i = 0; i < options.directories; i++) todo_add(i, inode_key(inode_root(i)), MARK_LIST | MARK_TREE);
+}
+
+static void set_phase(const char *phase) {
+    pthread_mutex_lock(&resync.lock);
+    resync.progress.phase = phase;
+    pthread_mutex_unlock(&resync.lock);
+}
+
+// True when nothing is left, and then no later change of a name needs a listing any more.
+static bool finished(void) {
+    while (!atomic_load(&resync.cancelled) && resync.check_count) take_answers(true);
+    uint64_t last = stream_sequence();
+    while (!atomic_load(&resync.cancelled) && !stream_wait_applied(last, 1000)) take_answers(false);
+    pthread_rwlock_wrlock(&namespace_lock);
+    pthread_mutex_lock(&resync.lock);
+    bool done = !resync.moved && !resync.differing && !resync.redo;
+    if (done) atomic_store(&resync.active, false);
+    pthread_mutex_unlock(&resync.lock);
+    pthread_rwlock_unlock(&namespace_lock);
+    return done;
+}
+
+static void enter_mirror(void) {
+    set_phase("barrier");
+    char base[BASE_SIZE];
+    base_create(base);
+    if (!stream_switch() || stream_barrier(BARRIER_MIRROR, base)) return;
+    for (unsigned i = 0; i < options.directories; i++) syncfs(options.directory[i].root);
+    pthread_mutex_lock(&state_lock);
+    memcpy(state.base, base, sizeof state.base);
+    bool saved = state_save() == 0;
+    pthread_mutex_unlock(&state_lock);
+    if (!saved) {
+        stream_lose("the record of this node cannot be written");
+        return;
+    }
+    if (stream_enter_mirror()) {
+        say("in mirror");
+        event_send("in_mirror", (char *)NULL);
+    }
+}
+
+static void *resync_main(void *unused) {
+    (void)unused;
+    if (resync.full) {
+        for (unsigned i = 0; i < options.directories; i++) count(options.directory[i].root, &options.directory[i]);
+    }
+    set_phase("copy");
+    do {
+        pthread_mutex_lock(&resync.lock);
+        bool redo = resync.redo;
+        resync.redo = false;
+        pthread_mutex_unlock(&resync.lock);
+        if (redo) {
+            say("the secondary lacked what it should have had: everything is compared");
+            mark_everything();
+        }
+        for (unsigned i = 0; i < options.directories && !atomic_load(&resync.cancelled); i++) walk(inode_root(i));
+        for (struct inode *inode; (inode = take_moved());) {
+            if (S_ISDIR(inode->type)) walk(inode);
+            else if (S_ISREG(inode->type)) synchronise_file(inode);
+            inode_forget(inode, 1);
+        }
+    } while (!atomic_load(&resync.cancelled) && !finished());
+    if (!atomic_load(&resync.cancelled)) enter_mirror();
+    for (; resync.check_count; resync.check_count--) {
+        inode_forget(resync.checks[resync.first_check].inode, 1);
+        resync.first_check = (resync.first_check + 1) % CHECKS;
+    }
+    for (struct inode *inode; (inode = take_moved());) inode_forget(inode, 1);
+    set_phase("");
+    return NULL;
+}
+
+// ---- from outside ----
+
+void resync_prepare(bool full) {
+    marks_clear(&resync.listings);
+    resync.full = full;
+    if (full) return;
+    struct mark_set marks = {0};
+    resync.linked_seen = dirty_linked();
+    if (!resync.linked_seen) return;
+    dirty_snapshot(&marks);
+    for (unsigned i = 0; i < options.directories; i++)
+        find_linked(options.directory[i].root, &options.directory[i], inode_key(inode_root(i)), &marks);
+    marks_clear(&marks);
+}
+
+void resync_arm(void) {
+    marks_clear(&resync.todo);
+    resync.redo = false;
+    resync.first_check = resync.check_count = 0;
+    while (resync.differing) {
+        struct differing *next = resync.differing->next;
+        free(resync.differing);
+        resync.differing = next;
+    }
+    resync.differing_last = &resync.differing;
+    // A link that was made after the search for links: everything, rather than a second search.
+    if (!resync.full && (!dirty_usable() || dirty_linked() != resync.linked_seen)) resync.full = true;
+    if (resync.full) {
+        mark_everything();
+    } else {
+        dirty_snapshot(&resync.todo);
+        for (size_t i = 0; i < resync.listings.size; i++) {
+            const struct mark *mark = &resync.listings.slot[i];
+            if (mark->flags & MARK_ANY) marks_add(&resync.todo, mark->directory, mark->key, mark->flags & MARK_ANY);
+        }
+    }
+    resync.began = now_ms();
+    resync.progress = (struct progress){.phase = resync.full ? "scan" : "copy", .files_total = resync.full ? 0 : dirty_count()};
+    atomic_store(&resync.cancelled, false);
+    struct message begin = {.frame = {.op = OP_RESYNC_BEGIN, .flags = resync.full ? FRAME_FULL : 0}};
+    stream_send(&begin, NULL, true);
+    atomic_store(&resync.active, true);
+}
+
+int resync_run(void) {
+    int error = pthread_create(&resync.thread, NULL, resync_main, NULL);
+    resync.running = !error;
+    return error;
+}
+
+void resync_cancel(void) {
+    atomic_store(&resync.cancelled, true);
+    atomic_store(&resync.active, false);
+}
+
+void resync_join(void) {
+    if (resync.running) pthread_join(resync.thread, NULL);
+    resync.running = false;
+}
+
+void resync_answer(const struct message *message) {
+    pthread_mutex_lock(&resync.lock);
+    if (message->frame.op == OP_CREATED) {
+        resync.redo = true;
+    } else {
+        struct differing *one = must(malloc(sizeof *one));
+        *one = (struct differing){NULL, message->frame.seq};
+        *resync.differing_last = one;
+        resync.differing_last = &one->next;
+    }
+    pthread_mutex_unlock(&resync.lock);
+}
+
+bool resync_has_answers(void) {
+    pthread_mutex_lock(&resync.lock);
+    bool some = resync.differing != NULL;
+    pthread_mutex_unlock(&resync.lock);
+    return some;
+}
+
+struct progress resync_progress(void) {
+    pthread_mutex_lock(&resync.lock);
+    struct progress progress = resync.progress;
+    int64_t elapsed = now_ms() - resync.began;
+    pthread_mutex_unlock(&resync.lock);
+    if (!progress.phase) progress.phase = "";
+    progress.rate = elapsed > 0 ? progress.bytes_done * 1000 / (uint64_t)elapsed : 0;
+    progress.eta = -1;
+    if (progress.rate && progress.bytes_total >= progress.bytes_done) progress.eta = (int64_t)((progress.bytes_total - progress.bytes_done) / progress.rate);
+    return progress;
+}

@@ -1,0 +1,605 @@
+// One ordered stream to the secondary.
+//
+// Order: an operation takes its place in the queue under the lock of its object, so two operations on one object arrive as they were applied here.
+// Safety: in ANSWER_PEER nothing is answered before the peer has it. When the peer is lost there, whatever waits is marked dirty and held; only
+// stream_alone(), stream_enter_mirror() or the end of the mount lets it go.
+// Locks, outermost first: gate, inode lock, namespace_lock, stream.lock, the lock of the dirty set.
+#include "stream.h"
+#include "events.h"
+#include "local.h"
+#include "resync.h"
+#include "state.h"
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define QUEUE_LIMIT (8u << 20)
+#define BINDING_LIMIT 16384u
+#define HEARTBEAT_MS 400
+#define RESYNC_SILENCE_MS 60000
+
+struct buffer {
+    unsigned char *bytes;
+    size_t used, size;
+};
+
+struct waiter {
+    struct waiter *next;
+    uint64_t seq;
+    bool done;
+};
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed; // space, answers, loss
+    pthread_rwlock_t gate;  // operations hold it for reading; a stream begins between operations
+    bool up, threads;
+    int fd;
+    enum answers answers, switching_from;
+    char address[96], peer_generation[GENERATION_SIZE];
+    struct buffer queue, out;
+    bool sending;
+    uint64_t seq, applied, durable, bindings, next_id;
+    struct operation *first, **last; // wait for the peer, by sequence
+    struct operation *held, **held_last;
+    unsigned pending_count, held_count;
+    struct waiter *waiters;
+    int64_t received_at, progress_at;
+    uint64_t work;
+    pthread_t reader, watch;
+} stream = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .gate = PTHREAD_RWLOCK_INITIALIZER, .fd = -1, .bindings = 1};
+
+__attribute__((constructor)) static void stream_prepare(void) {
+    stream.last = &stream.first;
+    stream.held_last = &stream.held;
+    pthread_rwlockattr_t fair;
+    pthread_rwlockattr_init(&fair);
+    pthread_rwlockattr_setkind_np(&fair, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&stream.gate, &fair);
+    pthread_rwlockattr_destroy(&fair);
+}
+
+// ---- answers to applications ----
+
+static void answer(struct operation *operation) {
+    int error = operation->error;
+    fuse_req_t request = operation->request;
+    if (error) {
+        fuse_reply_err(request, error);
+    } else {
+        switch (operation->kind) {
+        case REPLY_STATUS: fuse_reply_err(request, 0); break;
+        case REPLY_WRITE: fuse_reply_write(request, operation->written); break;
+        case REPLY_ENTRY: fuse_reply_entry(request, &operation->entry); break;
+        case REPLY_CREATE: fuse_reply_create(request, &operation->entry, &operation->file); break;
+        case REPLY_ATTR: fuse_reply_attr(request, &operation->attr, operation->entry.attr_timeout); break;
+        }
+    }
+    free(operation);
+}
+
+static void settle(struct operation *operation) {
+    if (atomic_fetch_sub(&operation->waits, 1) == 1) answer(operation);
+}
+
+static void settle_list(struct operation *list) {
+    while (list) {
+        struct operation *next = list->next;
+        settle(list);
+        list = next;
+    }
+}
+
+static struct operation *take_held(void) {
+    struct operation *list = stream.held;
+    stream.held = NULL;
+    stream.held_last = &stream.held;
+    stream.held_count = 0;
+    return list;
+}
+
+// ---- the queue ----
+
+static void append(const struct message *message) {
+    size_t size = message_size(message);
+    struct buffer *queue = &stream.queue;
+    if (queue->used + size > queue->size) {
+        queue->size = (queue->used + size) * 2;
+        queue->bytes = must(realloc(queue->bytes, queue->size));
+    }
+    message_write(message, queue->bytes + queue->used);
+    queue->used += size;
+}
+
+static bool send_all(int fd, const unsigned char *bytes, size_t size) {
+    while (size) {
+        ssize_t n = send(fd, bytes, size, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        bytes += n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+// Whoever finds nobody sending sends, and goes on with what others append meanwhile: no thread stands between an operation and the wire.
+static void flush_queue(void) {
+    pthread_mutex_lock(&stream.lock);
+    bool failed = false;
+    if (!stream.sending) {
+        stream.sending = true;
+        while (stream.queue.used && stream.up && !failed) {
+            struct buffer full = stream.queue;
+            stream.queue = stream.out;
+            stream.queue.used = 0;
+            int fd = stream.fd;
+            pthread_mutex_unlock(&stream.lock);
+            failed = !send_all(fd, full.bytes, full.used);
+            if (full.size > (1u << 20)) {
+                free(full.bytes);
+                full = (struct buffer){0};
+            }
+            pthread_mutex_lock(&stream.lock);
+            stream.out = full;
+            pthread_cond_broadcast(&stream.changed);
+        }
+        stream.sending = false;
+        pthread_cond_broadcast(&stream.changed);
+    }
+    pthread_mutex_unlock(&stream.lock);
+    if (failed) stream_lose("the connection broke while sending");
+}
+
+static void bind_object(struct inode *inode, bool named) {
+    bool resync = resync_active();
+    if (!named) {
+        if (resync) pthread_rwlock_wrlock(&namespace_lock);
+        else pthread_rwlock_rdlock(&namespace_lock);
+    }
+    char *path = inode_path(inode);
+    int error = errno;
+    if (path && resync) resync_ensure_parents(inode->directory, path);
+    pthread_mutex_lock(&stream.lock);
+    if (path && stream.up && inode->bound != stream.bindings) {
+        if (stream.next_id >= BINDING_LIMIT) {
+            struct message none = {.frame = {.op = OP_UNBIND_ALL, .seq = ++stream.seq}};
+            append(&none);
+            stream.bindings++;
+            stream.next_id = 0;
+        }
+        inode->remote_id = ++stream.next_id;
+        inode->bound = stream.bindings;
+        struct message message = {.frame = {.op = OP_BIND, .seq = ++stream.seq, .id = inode->remote_id, .valid = inode->directory->index}, .name = path};
+        append(&message);
+    }
+    pthread_mutex_unlock(&stream.lock);
+    if (!named) pthread_rwlock_unlock(&namespace_lock);
+    if (!path && error != ENOENT) {
+        say("an object cannot be named to the peer: %s", strerror(error));
+        stream_lose("an object cannot be named");
+    }
+    free(path);
+}
+
+// With stream.lock held when it returns true. False (unlocked): no peer, or the object has no name any more and matters to nobody else.
+static bool reserve(struct inode *object, struct inode *second, bool named) {
+    for (int attempts = 0;; attempts++) {
+        pthread_mutex_lock(&stream.lock);
+        while (stream.up && stream.queue.used > QUEUE_LIMIT && !named) pthread_cond_wait(&stream.changed, &stream.lock);
+        if (!stream.up) return false;
+        bool first_bound = !object || object->bound == stream.bindings;
+        if (first_bound && (!second || second->bound == stream.bindings)) return true;
+        if (attempts > 4) return false;
+        pthread_mutex_unlock(&stream.lock);
+        if (!first_bound) bind_object(object, named);
+        else bind_object(second, named);
+    }
+}
+
+uint64_t stream_send(struct message *message, struct inode *object, bool named) {
+    uint64_t seq = 0;
+    if (reserve(object, NULL, named)) {
+        seq = message->frame.seq = ++stream.seq;
+        if (object) message->frame.id = object->remote_id;
+        append(message);
+    }
+    // The entries of a listing travel together.
+    bool wait = message->frame.op == OP_LIST_ENTRY && stream.queue.used < (256u << 10);
+    pthread_mutex_unlock(&stream.lock);
+    if (!wait) flush_queue();
+    return seq;
+}
+
+void stream_unbind(struct inode *inode) {
+    pthread_mutex_lock(&stream.lock);
+    if (stream.up && inode->bound == stream.bindings) {
+        struct message message = {.frame = {.op = OP_UNBIND, .seq = ++stream.seq, .id = inode->remote_id}};
+        append(&message);
+    }
+    pthread_mutex_unlock(&stream.lock);
+}
+
+// ---- operations ----
+
+struct operation *operation_begin(fuse_req_t request, enum reply_kind kind) {
+    struct operation *operation = must(calloc(1, sizeof *operation));
+    operation->request = request;
+    operation->kind = kind;
+    atomic_init(&operation->waits, 1);
+    pthread_rwlock_rdlock(&stream.gate);
+    return operation;
+}
+
+void operation_touches(struct operation *operation, unsigned directory, uint64_t key, uint32_t flags) {
+    if (operation->marks < OPERATION_MARKS) operation->mark[operation->marks++] = (struct mark){directory, flags, key};
+    if (stream_answers() != ANSWER_PEER) dirty_mark(directory, key, flags);
+}
+
+void operation_touches_inode(struct operation *operation, const struct inode *inode, uint32_t flags) {
+    operation_touches(operation, inode->directory->index, inode_key(inode), flags);
+}
+
+void operation_changes_list(struct operation *operation, struct inode *parent) {
+    operation_touches_inode(operation, parent, MARK_LIST | MARK_META);
+    if (resync_active()) resync_ensure_listed(parent);
+}
+
+void operation_ship(struct operation *operation, struct message *message, struct inode *object, struct inode *second, bool named) {
+    bool reserved = reserve(object, second, named);
+    if (!reserved && !stream.up && stream.answers != ANSWER_HELD) {
+        pthread_mutex_unlock(&stream.lock);
+        return;
+    }
+    if (reserved) {
+        operation->seq = message->frame.seq = ++stream.seq;
+        if (object) message->frame.id = object->remote_id;
+        if (second) message->frame.id2 = second->remote_id;
+        append(message);
+    }
+    if (stream.answers == ANSWER_HELD) {
+        for (unsigned i = 0; i < operation->marks; i++) dirty_mark(operation->mark[i].directory, operation->mark[i].key, operation->mark[i].flags);
+        atomic_fetch_add(&operation->waits, 1);
+        *stream.held_last = operation;
+        stream.held_last = &operation->next;
+        stream.held_count++;
+    } else if (reserved && (stream.answers == ANSWER_PEER || stream.answers == ANSWER_SWITCHING)) {
+        operation->sync = (message->frame.flags & FRAME_SYNC) != 0;
+        operation->since = now_ms();
+        atomic_fetch_add(&operation->waits, 1);
+        *stream.last = operation;
+        stream.last = &operation->next;
+        stream.pending_count++;
+    }
+    pthread_mutex_unlock(&stream.lock);
+    if (reserved) flush_queue();
+}
+
+void operation_end(struct operation *operation, int error) {
+    operation->error = error;
+    pthread_rwlock_unlock(&stream.gate);
+    settle(operation);
+}
+
+// ---- answers of the peer ----
+
+static void acknowledge(uint64_t seq, bool alone) {
+    struct operation *done = NULL, **done_last = &done;
+    pthread_mutex_lock(&stream.lock);
+    struct operation **link = &stream.first;
+    while (*link && (*link)->seq <= seq) {
+        struct operation *operation = *link;
+        if (alone ? operation->seq != seq : operation->sync) {
+            link = &operation->next;
+            continue;
+        }
+        *link = operation->next;
+        if (stream.last == &operation->next) stream.last = link;
+        operation->next = NULL;
+        *done_last = operation;
+        done_last = &operation->next;
+        stream.pending_count--;
+    }
+    if (alone) {
+        for (struct waiter *waiter = stream.waiters; waiter; waiter = waiter->next) {
+            if (waiter->seq == seq) waiter->done = true;
+        }
+    } else if (seq > stream.applied) {
+        stream.applied = seq;
+    }
+    stream.progress_at = now_ms();
+    if (stream.waiters || resync_active()) pthread_cond_broadcast(&stream.changed);
+    pthread_mutex_unlock(&stream.lock);
+    settle_list(done);
+}
+
+static bool take_answer(const struct message *message) {
+    switch (message->frame.op) {
+    case OP_APPLIED: acknowledge(message->frame.seq, false); return true;
+    case OP_DONE: acknowledge(message->frame.seq, true); return true;
+    case OP_DURABLE:
+        pthread_mutex_lock(&stream.lock);
+        stream.durable = message->frame.seq;
+        pthread_mutex_unlock(&stream.lock);
+        return true;
+    case OP_PING:
+        pthread_mutex_lock(&stream.lock);
+        if (stream.work != message->frame.size) stream.progress_at = now_ms();
+        stream.work = message->frame.size;
+        pthread_mutex_unlock(&stream.lock);
+        return true;
+    case OP_ZONE_DIFFERS:
+    case OP_CREATED: resync_answer(message); return true;
+    case OP_TROUBLE: {
+        char reason[512];
+        snprintf(reason, sizeof reason, "the secondary left: %s", message->name ? message->name : "no reason given");
+        stream_lose(reason);
+        return false;
+    }
+    default: stream_lose("the secondary sent what is no answer"); return false;
+    }
+}
+
+static void *reader_main(void *unused) {
+    (void)unused;
+    static unsigned char bytes[1 << 18];
+    size_t used = 0;
+    for (;;) {
+        ssize_t n = recv(stream.fd, bytes + used, sizeof bytes - used, 0);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) break;
+        used += (size_t)n;
+        __atomic_store_n(&stream.received_at, now_ms(), __ATOMIC_RELAXED);
+        size_t at = 0;
+        struct message message;
+        ssize_t size;
+        while ((size = message_read(bytes + at, used - at, &message)) > 0) {
+            if (!take_answer(&message)) return NULL;
+            at += (size_t)size;
+        }
+        if (size < 0 || used - at == sizeof bytes) {
+            stream_lose("the secondary sent a malformed frame");
+            return NULL;
+        }
+        memmove(bytes, bytes + at, used - at);
+        used -= at;
+    }
+    stream_lose("the secondary closed the connection");
+    return NULL;
+}
+
+// Notices silence, and breaks it.
+static void *watch_main(void *unused) {
+    (void)unused;
+    int64_t beaten = 0;
+    for (;;) {
+        char reason[128] = "";
+        pthread_mutex_lock(&stream.lock);
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 100 * 1000000;
+        if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+        if (stream.up) pthread_cond_timedwait(&stream.changed, &stream.lock, &until);
+        if (!stream.up) {
+            pthread_mutex_unlock(&stream.lock);
+            return NULL;
+        }
+        int64_t now = now_ms(), heard = __atomic_load_n(&stream.received_at, __ATOMIC_RELAXED);
+        if (now - heard > options.ack_timeout_ms) {
+            snprintf(reason, sizeof reason, "nothing heard for %lld ms", (long long)(now - heard));
+        } else if (stream.first && now - stream.first->since > options.ack_timeout_ms) {
+            snprintf(reason, sizeof reason, "no acknowledgement within %d ms", options.ack_timeout_ms);
+        } else if (stream.applied < stream.seq && resync_active() && now - stream.progress_at > RESYNC_SILENCE_MS) {
+            snprintf(reason, sizeof reason, "the resynchronisation made no progress for %d s", RESYNC_SILENCE_MS / 1000);
+        }
+        bool beat = now - beaten >= HEARTBEAT_MS && stream.queue.used < QUEUE_LIMIT;
+        if (beat && !*reason) {
+            struct message ping = {.frame = {.op = OP_PING, .seq = stream.seq}};
+            append(&ping);
+            beaten = now;
+        }
+        pthread_mutex_unlock(&stream.lock);
+        if (*reason) stream_lose(reason);
+        else if (beat) flush_queue();
+    }
+}
+
+// ---- the life of a connection ----
+
+bool stream_connected(void) {
+    pthread_mutex_lock(&stream.lock);
+    bool up = stream.up;
+    pthread_mutex_unlock(&stream.lock);
+    return up;
+}
+
+enum answers stream_answers(void) {
+    pthread_mutex_lock(&stream.lock);
+    enum answers answers = stream.answers;
+    pthread_mutex_unlock(&stream.lock);
+    return answers;
+}
+
+int stream_start(int fd, const char *address, const char *peer_generation) {
+    int one = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    pthread_rwlock_wrlock(&stream.gate);
+    pthread_mutex_lock(&stream.lock);
+    stream.fd = fd;
+    stream.queue.used = stream.out.used = 0;
+    stream.seq = stream.applied = stream.durable = stream.next_id = stream.work = 0;
+    stream.bindings++;
+    stream.received_at = stream.progress_at = now_ms();
+    snprintf(stream.address, sizeof stream.address, "%s", address);
+    snprintf(stream.peer_generation, sizeof stream.peer_generation, "%s", peer_generation);
+    stream.up = stream.threads = true;
+    pthread_mutex_unlock(&stream.lock);
+    resync_arm();
+    pthread_rwlock_unlock(&stream.gate);
+    if (pthread_create(&stream.reader, NULL, reader_main, NULL) || pthread_create(&stream.watch, NULL, watch_main, NULL)) abort();
+    return 0;
+}
+
+void stream_lose(const char *reason) {
+    pthread_mutex_lock(&stream.lock);
+    if (!stream.up) {
+        pthread_mutex_unlock(&stream.lock);
+        return;
+    }
+    stream.up = false;
+    shutdown(stream.fd, SHUT_RDWR);
+    bool was_mirror = stream.answers == ANSWER_PEER;
+    if (was_mirror) stream.answers = ANSWER_HELD;
+    if (stream.answers == ANSWER_SWITCHING) stream.answers = stream.switching_from;
+    // What waited for the peer may be there or not: it differs until it was compared.
+    struct operation *waiting = stream.first, *released = NULL;
+    for (struct operation *operation = waiting; operation; operation = operation->next) {
+        for (unsigned i = 0; i < operation->marks; i++) dirty_mark(operation->mark[i].directory, operation->mark[i].key, operation->mark[i].flags);
+    }
+    if (waiting && stream.answers == ANSWER_HELD) {
+        *stream.held_last = waiting;
+        stream.held_last = stream.last;
+        stream.held_count += stream.pending_count;
+    } else {
+        released = waiting;
+    }
+    stream.first = NULL;
+    stream.last = &stream.first;
+    stream.pending_count = 0;
+    bool held = stream.answers == ANSWER_HELD;
+    pthread_cond_broadcast(&stream.changed);
+    pthread_mutex_unlock(&stream.lock);
+    resync_cancel();
+    settle_list(released);
+    say("peer lost: %s%s", reason, held ? "; answers are held" : "");
+    event_send("peer_lost", "reason", reason, "held", held ? "yes" : "no", (char *)NULL);
+}
+
+void stream_stop(void) {
+    if (!stream.threads) return;
+    pthread_join(stream.reader, NULL);
+    pthread_join(stream.watch, NULL);
+    resync_join();
+    pthread_mutex_lock(&stream.lock);
+    while (stream.sending) pthread_cond_wait(&stream.changed, &stream.lock);
+    close(stream.fd);
+    stream.fd = -1;
+    stream.threads = false;
+    pthread_mutex_unlock(&stream.lock);
+}
+
+bool stream_switch(void) {
+    pthread_mutex_lock(&stream.lock);
+    bool up = stream.up;
+    if (up) {
+        stream.switching_from = stream.answers;
+        stream.answers = ANSWER_SWITCHING;
+    }
+    pthread_mutex_unlock(&stream.lock);
+    return up;
+}
+
+bool stream_enter_mirror(void) {
+    pthread_mutex_lock(&stream.lock);
+    bool up = stream.up;
+    struct operation *held = NULL;
+    if (up) {
+        stream.answers = ANSWER_PEER;
+        held = take_held();
+        dirty_restart();
+    }
+    pthread_mutex_unlock(&stream.lock);
+    settle_list(held);
+    return up;
+}
+
+int stream_alone(void) {
+    pthread_mutex_lock(&stream.lock);
+    struct operation *held = NULL;
+    int error = 0;
+    if (stream.answers == ANSWER_PEER) {
+        error = EBUSY;
+    } else {
+        if (stream.answers == ANSWER_HELD) stream.answers = ANSWER_LOCAL;
+        else stream.switching_from = ANSWER_LOCAL;
+        held = take_held();
+    }
+    pthread_mutex_unlock(&stream.lock);
+    settle_list(held);
+    return error;
+}
+
+void stream_abandon(void) {
+    pthread_mutex_lock(&stream.lock);
+    struct operation *held = take_held();
+    stream.answers = ANSWER_LOCAL;
+    pthread_mutex_unlock(&stream.lock);
+    while (held) {
+        struct operation *next = held->next;
+        held->error = EIO;
+        settle(held);
+        held = next;
+    }
+}
+
+void stream_get_status(struct stream_status *status) {
+    pthread_mutex_lock(&stream.lock);
+    status->peer = stream.up ? (stream.answers == ANSWER_PEER ? "mirror" : "resync") : (stream.answers == ANSWER_HELD ? "lost" : "none");
+    snprintf(status->address, sizeof status->address, "%s", stream.address);
+    snprintf(status->peer_generation, sizeof status->peer_generation, "%s", stream.peer_generation);
+    status->held = stream.held_count;
+    status->pending = stream.pending_count;
+    status->applied = stream.applied;
+    status->durable = stream.durable;
+    pthread_mutex_unlock(&stream.lock);
+}
+
+bool stream_wait_applied(uint64_t seq, int timeout_ms) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += timeout_ms / 1000;
+    until.tv_nsec += (timeout_ms % 1000) * 1000000L;
+    if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+    pthread_mutex_lock(&stream.lock);
+    int error = 0;
+    while (stream.up && stream.applied < seq && !resync_has_answers() && error != ETIMEDOUT)
+        error = pthread_cond_timedwait(&stream.changed, &stream.lock, &until);
+    bool applied = stream.up && stream.applied >= seq;
+    pthread_mutex_unlock(&stream.lock);
+    return applied;
+}
+
+int stream_barrier(enum barrier barrier, const char *text) {
+    struct waiter waiter = {0};
+    struct message message = {.frame = {.op = OP_BARRIER, .flags = FRAME_SYNC, .valid = barrier}, .name = text};
+    pthread_mutex_lock(&stream.lock);
+    if (!stream.up) {
+        pthread_mutex_unlock(&stream.lock);
+        return ENOTCONN;
+    }
+    waiter.seq = message.frame.seq = ++stream.seq;
+    waiter.next = stream.waiters;
+    stream.waiters = &waiter;
+    append(&message);
+    pthread_mutex_unlock(&stream.lock);
+    flush_queue();
+    pthread_mutex_lock(&stream.lock);
+    while (stream.up && !waiter.done) pthread_cond_wait(&stream.changed, &stream.lock);
+    struct waiter **link = &stream.waiters;
+    while (*link != &waiter) link = &(*link)->next;
+    *link = waiter.next;
+    pthread_mutex_unlock(&stream.lock);
+    return waiter.done ? 0 : ENOTCONN;
+}
+
+uint64_t stream_sequence(void) {
+    pthread_mutex_lock(&stream.lock);
+    uint64_t seq = stream.seq;
+    pthread_mutex_unlock(&stream.lock);
+    return seq;
+}

@@ -1,0 +1,74 @@
+// The primary's end of the stream: what is shipped in which order, who waits for which answer, and what is held when the peer is lost.
+#pragma once
+#define FUSE_USE_VERSION 314
+#include "frame.h"
+#include "inode.h"
+#include "marks.h"
+#include <fuse_lowlevel.h>
+#include <stdatomic.h>
+
+enum reply_kind { REPLY_STATUS, REPLY_WRITE, REPLY_ENTRY, REPLY_CREATE, REPLY_ATTR };
+
+#define OPERATION_MARKS 6
+
+// One modifying operation of an application, from its request to its reply.
+struct operation {
+    struct operation *next;
+    fuse_req_t request;
+    enum reply_kind kind;
+    atomic_int waits; // local half, and the peer's or the grant's
+    int error;        // of the local half: the application sees no other
+    uint64_t seq;
+    bool sync;
+    int64_t since;
+    size_t written;
+    struct fuse_entry_param entry;
+    struct fuse_file_info file;
+    struct stat attr;
+    unsigned marks;
+    struct mark mark[OPERATION_MARKS];
+};
+
+enum answers {
+    ANSWER_LOCAL,     // alone, or a resync beside it: the local result is the answer
+    ANSWER_HELD,      // the peer was lost out of the mirror: nothing is answered
+    ANSWER_SWITCHING, // the peer has everything, its last barrier is on the way: its acknowledgement is awaited already
+    ANSWER_PEER,      // mirror
+};
+
+struct stream_status {
+    const char *peer; // none | resync | mirror | lost
+    char address[96], peer_generation[GENERATION_SIZE];
+    unsigned held, pending;
+    uint64_t applied, durable;
+};
+
+// ---- an operation ----
+struct operation *operation_begin(fuse_req_t request, enum reply_kind kind); // may wait while a stream is switched on
+void operation_touches(struct operation *operation, unsigned directory, uint64_t key, uint32_t flags);
+void operation_touches_inode(struct operation *operation, const struct inode *inode, uint32_t flags);
+// A directory whose entries are about to change must be equal on the peer first. With namespace_lock held for writing.
+void operation_changes_list(struct operation *operation, struct inode *parent);
+// The local result, in its place in the stream, under the lock of the object. `named`: namespace_lock is held for writing.
+void operation_ship(struct operation *operation, struct message *message, struct inode *object, struct inode *second, bool named);
+void operation_end(struct operation *operation, int error); // answers, now or later; frees
+
+// ---- the connection ----
+bool stream_connected(void);
+int stream_start(int fd, const char *address, const char *peer_generation); // resync mode begins with the next operation
+void stream_lose(const char *reason);
+void stream_stop(void);            // after stream_lose: waits for the threads
+bool stream_switch(void);          // from here on answers wait for the peer. False: no peer any more
+bool stream_enter_mirror(void);    // the barrier was answered. False: no peer any more
+int stream_alone(void);            // the grant. 0 or EBUSY (in mirror)
+void stream_abandon(void);         // the mount is gone: what is held is answered with an error
+enum answers stream_answers(void);
+void stream_get_status(struct stream_status *status);
+void stream_unbind(struct inode *inode);
+
+// ---- frames of the resync, and barriers ----
+// Binds when needed and appends. Returns the sequence number, 0 when there is no peer or the object has no name.
+uint64_t stream_send(struct message *message, struct inode *object, bool named);
+int stream_barrier(enum barrier barrier, const char *text); // waits for the answer: 0 or ENOTCONN
+bool stream_wait_applied(uint64_t seq, int timeout_ms);     // false: not yet, or no peer
+uint64_t stream_sequence(void); // of the last frame
