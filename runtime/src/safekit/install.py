@@ -31,8 +31,13 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 ExecStart={venv}/bin/safekitd
-# A daemon that is killed or upgraded takes nothing with it: scripts and applications live on, the next daemon adopts
-them. KillMode=process Restart=always RestartSec=100ms WatchdogSec=60 TimeoutStartSec=120 LimitNOFILE=65536
+# A daemon that is killed or upgraded takes nothing with it: scripts and applications live on, the next one adopts them.
+KillMode=process
+Restart=always
+RestartSec=100ms
+WatchdogSec=60
+TimeoutStartSec=120
+LimitNOFILE=65536
 OOMScoreAdjust=-900
 
 [Install]
