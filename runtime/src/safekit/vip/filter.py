@@ -7,18 +7,19 @@ that a stranger removed (`nft flush ruleset`) is seen at the next `apply`. Forei
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterable
 
-from safekit.vip import ruleset
+from safekit.vip import netlink, ruleset
 from safekit.vip.ruleset import FarmRules
 from safekit.vip.service import Flow, VipError
 
 TIMEOUT_S = 20.0
+_MARK = "digest_"
+_HOOK = re.compile(r'hook ingress device "([^"]+)"')
 
 
 def run_nft(arguments: Iterable[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -74,37 +75,46 @@ class FarmFilter:
     def remove(self) -> bool:
         """Take our tables away; False if there were none."""
         self._loaded = None
-        if not self._tables():
+        if not self._chains():
             return False
         self._load(ruleset.removal(self._module))
         return True
 
     def in_force(self, expected: FarmRules) -> str | None:
-        """The digest that the kernel's tables carry; None if one of the tables or hooks that `expected` needs is not
-        there.
-        """
-        if set(ruleset.tables(expected)) - set(self._tables()):
+        """The digest that the kernel's tables carry; None if a table or a hook that `expected` needs is not there."""
+        chains = self._chains()
+        if set(ruleset.tables(expected)) - set(chains):
             return None
-        answer = run_nft(["-t", "list", "table", "netdev", ruleset.table_name(self._module)])
-        marks = re.findall(r"^\s*chain digest_([0-9a-f]{16}) \{", answer.stdout, re.MULTILINE)
-        hooks = re.findall(r'type filter hook ingress device "([^"]+)"', answer.stdout)
-        return marks[0] if len(marks) == 1 and set(hooks) == set(expected.interfaces) else None
+        marks = [name for name in chains["netdev"] if name.startswith(_MARK)]
+        hooks = {device for device in chains["netdev"].values() if device}
+        whole = len(marks) == 1 and hooks == set(expected.interfaces)
+        return marks[0].removeprefix(_MARK) if whole else None
 
     def counters(self) -> dict[str, int]:
-        """Packets by what became of them: `local`, `taken`, `second_chance`, `refused`, `forwarded_NODE`. Empty if not
-        in force.
-        """
-        answer = run_nft(["-j", "list", "counters", "table", "netdev", ruleset.table_name(self._module)])
-        if answer.returncode:
-            return {}
-        entries = json.loads(answer.stdout)["nftables"]
-        return {entry["counter"]["name"]: entry["counter"]["packets"] for entry in entries if "counter" in entry}
+        """Packets by what became of them: `local`, `taken`, `second_chance`, `refused`, `forwarded_NODE`.
 
-    def _tables(self) -> list[str]:
-        """The families in which there is a table of ours."""
-        answer = run_nft(["list", "tables"])
-        name = ruleset.table_name(self._module)
-        return [family for word, family, table in map(str.split, answer.stdout.splitlines()) if table == name]
+        `taken`: forwarded here by a member. Empty if the filter is not in force.
+        """
+        return netlink.counters(ruleset.table_name(self._module))
+
+    def _chains(self) -> dict[str, dict[str, str]]:
+        """Our tables by family: chain -> the device that it is hooked on ("" for none).
+
+        `list chains` is the one listing for which nft does not read the elements of all sets first.
+        """
+        found: dict[str, dict[str, str]] = {}
+        table: dict[str, str] = {}
+        chain = ""
+        for line in run_nft(["list", "chains"]).stdout.splitlines():
+            words = line.split()
+            if words[:1] == ["table"]:
+                table = found.setdefault(words[1], {}) if words[2] == ruleset.table_name(self._module) else {}
+            elif words[:1] == ["chain"]:
+                chain = words[1]
+                table[chain] = ""
+            elif hook := _HOOK.search(line):
+                table[chain] = hook[1]
+        return found
 
     def _load(self, text: str) -> None:
         if not text:
