@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safekit.config import ConfigError
-from safekit.config.package import Package, PackagedFile, extract, read_package, read_tree, write_package
+from safekit.config.package import Package, PackagedFile, extract, read_package, read_tree, signature, write_package
 from tests.unit.config.samples import mirror
 
 USERCONFIG = PackagedFile("conf/userconfig.xml", mirror().encode(), executable=False)
@@ -227,21 +227,22 @@ def test_files_are_found_by_their_path() -> None:
 
 
 def test_the_signature_is_that_of_configuration_and_scripts() -> None:
-    def signature(*files: PackagedFile) -> str:
+    def signed(*files: PackagedFile) -> str:
         return Package(files).signature
 
-    assert signature(START, USERCONFIG) == signature(USERCONFIG, START)
-    assert signature(START, USERCONFIG) != signature(USERCONFIG)
-    assert signature(PackagedFile(START.path, START.content, executable=False), USERCONFIG) != signature(
-        START, USERCONFIG
-    )
-    assert signature(PackagedFile(START.path, b"", executable=True), USERCONFIG) != signature(START, USERCONFIG)
-    assert signature(PackagedFile("bin/other", START.content, executable=True), USERCONFIG) != signature(
-        START, USERCONFIG
-    )
+    assert signed(START, USERCONFIG) == signed(USERCONFIG, START)
+    assert signed(START, USERCONFIG) != signed(USERCONFIG)
+    assert signed(PackagedFile(START.path, START.content, executable=False), USERCONFIG) != signed(START, USERCONFIG)
+    assert signed(PackagedFile(START.path, b"", executable=True), USERCONFIG) != signed(START, USERCONFIG)
+    assert signed(PackagedFile("bin/other", START.content, executable=True), USERCONFIG) != signed(START, USERCONFIG)
     for ignored in ("web/x", "conf/safeconf.xml", "conf/userconfig.xml.template", "manifest.xml"):
-        assert signature(PackagedFile(ignored, b"x", executable=False), USERCONFIG) == signature(USERCONFIG)
+        assert signed(PackagedFile(ignored, b"x", executable=False), USERCONFIG) == signed(USERCONFIG)
     assert len(SAMPLE.signature) == 16
+
+
+def test_a_package_and_its_tree_have_one_signature(tmp_path: Path) -> None:
+    extract(SAMPLE, tmp_path / "db")
+    assert signature(tmp_path / "db") == signature(write_package(SAMPLE)) == SAMPLE.signature
 
 
 def test_an_extracted_tree_has_plain_modes_and_a_secret_key(tmp_path: Path) -> None:

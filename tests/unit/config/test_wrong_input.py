@@ -517,8 +517,12 @@ def test_a_long_value_is_shown_in_part() -> None:
     [
         ("", "userconfig.xml, line 1: the file is empty; expected an XML document <safe>"),
         ("  \n", "the file is empty; expected an XML document <safe>"),
-        ("hello", "userconfig.xml, line 1: not well-formed XML (Start tag expected, '<' not found, line 1, column 1)"),
+        ("hello", "userconfig.xml, line 1: not well-formed XML (Start tag expected, '<' not found, column 1)"),
         ("<safe>\n<service>\n</safe>", "userconfig.xml, line 3: not well-formed XML (Opening and ending tag mismatch"),
+        (
+            "<safe>\n<![CDATA[\nabc",
+            "userconfig.xml, line 3: not well-formed XML (CData section not finished a, column 4)",
+        ),
         ("<safe a='1' a='2'/>", "userconfig.xml, line 1: not well-formed XML (Attribute a redefined"),
         ("<safe>&nothing;</safe>", "userconfig.xml, line 1: not well-formed XML (Entity 'nothing' not defined"),
         (b"\xff\xfe\x00", "userconfig.xml"),

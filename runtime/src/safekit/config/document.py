@@ -21,6 +21,7 @@ from safekit.config.grammar import Attribute, Element, Grammar, one_of
 
 MACRO = re.compile(r"%([A-Za-z_][A-Za-z0-9_]*)%", re.ASCII)
 LARGEST_FILE = 4 * 1024 * 1024
+_POSITION = re.compile(r", line [0-9]+, column ([0-9]+)\Z", re.ASCII)
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _XSI = "{http://www.w3.org/2001/XMLSchema-instance}"
 
@@ -101,7 +102,7 @@ def _parse(content: str | bytes, root_name: str, problems: Problems) -> etree._E
     except etree.XMLSyntaxError as error:
         raise ConfigError(
             "config.malformed",
-            f"not well-formed XML ({error.msg})" if content.strip() else "the file is empty",
+            f"not well-formed XML ({_fault(error)})" if content.strip() else "the file is empty",
             file=problems.file,
             line=error.lineno or 0,
             expected=f"an XML document <{root_name}>",
@@ -125,6 +126,11 @@ def _parse(content: str | bytes, root_name: str, problems: Problems) -> etree._E
         )
         problems.settle()
     return root
+
+
+def _fault(error: etree.XMLSyntaxError) -> str:
+    """libxml2's words on one line, with the column and without the line, which has its own place."""
+    return shortened(_POSITION.sub(r", column \1", str(error.msg)), 160)
 
 
 def _has_internal_subset(root: etree._Element) -> bool:
@@ -394,5 +400,5 @@ def _validate(tree: etree._Element, grammar: Grammar, problems: Problems) -> Non
     """The last word is libxml2's: nothing is applied that the schema itself refuses."""
     if not grammar.schema.validate(tree):
         for entry in cast(Any, grammar.schema.error_log):
-            problems.error("config.schema", entry.message, line=entry.line)
+            problems.error("config.schema", shortened(entry.message, 160), line=entry.line)
         problems.settle()

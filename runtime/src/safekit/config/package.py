@@ -103,6 +103,11 @@ def read_tree(folder: Path) -> Package:
     return _package(files, str(folder))
 
 
+def signature(source: bytes | Path) -> str:
+    """The signature of a module, from its `.safe` or from its edited tree on disk. Raises `ConfigError`."""
+    return (read_tree(source) if isinstance(source, Path) else read_package(source)).signature
+
+
 def write_package(package: Package) -> bytes:
     """The `.safe` of a tree. The same tree gives the same bytes, everywhere and always."""
     target = io.BytesIO()
