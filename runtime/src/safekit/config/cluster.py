@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -135,7 +134,7 @@ def _check_names(cluster: Cluster, problems: Problems) -> None:
 def _check_addresses(cluster: Cluster, problems: Problems) -> None:
     """No address belongs to two nodes."""
     owners: dict[Address, Node] = {}
-    for _, node in _placed(cluster):
+    for node in (node for lan in cluster.lans for node in lan.nodes):
         owner = owners.setdefault(node.addr, node)
         if owner.name != node.name:
             problems.error(
@@ -191,9 +190,3 @@ def _check_reach(cluster: Cluster, line: int, problems: Problems) -> None:
                 value="on",
                 expected="every node on this lan",
             )
-
-
-def _placed(cluster: Cluster) -> Iterator[tuple[Lan, Node]]:
-    for lan in cluster.lans:
-        for node in lan.nodes:
-            yield lan, node
