@@ -37,6 +37,8 @@ def in_words(state: Mapping[str, Any]) -> str:
 
 def state_name(state: Mapping[str, Any]) -> str:
     """`PRIM Ready`, as the log writes it."""
+    if state["state"] == "NOT_CONFIGURED":
+        return "NOT CONFIGURED"
     return f"{state['state']} {state['substate']}".rstrip()
 
 
