@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -180,10 +181,14 @@ asyncio.run(ScriptRunner(Paths(opt, var, run)).run(call))
 """
 
 
+def folders(paths: Paths) -> list[str]:
+    return [str(paths.safe), str(paths.var), str(paths.run)]
+
+
 async def killed_daemon(paths: Paths, begun: Path) -> None:
     """A process that runs the script, killed as soon as the script says that it has begun."""
     daemon = subprocess.Popen(
-        [sys.executable, "-c", DAEMON, str(paths.safe), str(paths.var), str(paths.run)],
+        [sys.executable, "-c", DAEMON, *folders(paths)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
@@ -205,6 +210,27 @@ async def test_script_outlives_a_killed_daemon_and_is_waited_for(
     async with asyncio.timeout(10):
         assert (await adopted).exit_code == 4
     assert (tmp_path / "begun").read_text() == "on\n", "it was not run again"
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_script_runs_exactly_once_at_whatever_moment_the_daemon_is_killed(
+    paths: Paths, runner: ScriptRunner, tmp_path: Path, seed: int
+) -> None:
+    write(paths, f"echo once >> {tmp_path}/runs; sleep 0.02; exit 6")
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", DAEMON.replace("asyncio.run(", "print(flush=True)\nasyncio.run("), *folders(paths)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+    )
+    assert daemon.stdout is not None
+    with daemon.stdout:
+        await asyncio.to_thread(daemon.stdout.readline)
+        await asyncio.sleep(Random(seed).uniform(0, 0.06))
+        daemon.kill()
+        daemon.wait()
+    result = await runner.run(CALL)
+    assert (result.outcome, result.exit_code) == (Outcome.FAILED, 6)
+    assert (tmp_path / "runs").read_text() == "once\n"
 
 
 async def test_result_of_a_script_that_ended_while_no_daemon_was_there_is_read(
