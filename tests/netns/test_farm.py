@@ -360,6 +360,31 @@ def test_a_view_without_a_members_ethernet_address_changes_nothing(farm: Farm) -
     assert written == []
 
 
+def test_a_filter_that_nftables_refuses_leaves_nothing(farm: Farm, tmp_path: Path) -> None:
+    node = farm.node("n1")
+    before = node.command("ip", "address")
+    refused = FarmVip("no name", farm.service, "n1", "identity", tmp_path / "run", ALL)
+    with pytest.raises(VipError, match="nftables refused the filter of module no name"):
+        node.run(refused.up, farm.view("n1"))
+    assert node.command("ip", "address") == before
+    assert node.command("nft", "list", "ruleset") == ""
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_joining_node_that_nobody_knows_yet_harms_no_connection(farm: Farm) -> None:
+    farm.follow("n1", "n2")
+    client = farm.lab.client
+    held = [client.run(connect, source, vip, 80, port) for vip, source, port in EVERYWHERE]
+    names = [connection.recv(10).decode().strip() for connection in held]
+    # n3 has its filter and its addresses, and may be elected, before the others hear of it.
+    farm.node("n3").run(farm.vips["n3"].up, farm.view(*ALL))
+    assert [still_served_by(connection) for connection in held] == names
+    farm.follow(*ALL)
+    assert [still_served_by(connection) for connection in held] == names
+    for connection in held:
+        connection.close()
+
+
 def test_every_packet_is_taken_exactly_once_by_the_node_that_the_model_names(farm: Farm, tmp_path: Path) -> None:
     by_port = BalancingGroup("web", (BalancingRule(Protocol.UDP, HashKey.ON_PORT, None, 9),))
     farm = Farm(farm.lab, tmp_path, [by_port])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
-from safekit.vip.announce import frames, keep_announcing, moments
+from safekit.vip.announce import Announcements, frames, moments
 from safekit.vip.service import ArpReroute, Placement
 
 FOUR = Placement(ip_address("192.0.2.100"), "eth0", 2, "02:00:00:00:00:01", ip_address("192.0.2.1"))
@@ -40,6 +42,9 @@ def test_arpreroute_goes_on_at_its_interval_until_it_elapses() -> None:
     assert list(moments(ArpReroute(60, 1200)))[3:] == [60.0 * count for count in range(1, 21)]
 
 
+NOWHERE = replace(FOUR, interface="no-such-if")
+
+
 @pytest.mark.parametrize(("reroute", "ends"), [(None, 4.0), (ArpReroute(10, 30), 30.0)])
 async def test_the_clock_of_the_repeats(reroute: ArpReroute | None, ends: float) -> None:
     slept: list[float] = []
@@ -47,16 +52,25 @@ async def test_the_clock_of_the_repeats(reroute: ArpReroute | None, ends: float)
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    nowhere = Placement(FOUR.address, "no-such-if", 99, FOUR.mac, FOUR.source)
-    await keep_announcing([(nowhere, reroute), (SIX, reroute)], lambda: len(slept) < 100, sleep)
+    announcements = Announcements()
+    announcements.begin([(NOWHERE, reroute), (replace(SIX, interface="no-such-if"), reroute)])
+    await announcements.repeat(sleep)
     assert sum(slept) == ends
 
 
-async def test_a_release_ends_the_repeats() -> None:
+@pytest.mark.parametrize("something_else", [Announcements.end, lambda one: one.begin([(NOWHERE, None)])])
+async def test_the_repeats_end_with_what_they_announce(something_else: Callable[[Announcements], None]) -> None:
     slept: list[float] = []
+    announcements = Announcements()
+    announcements.begin([(NOWHERE, None)])
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
+        something_else(announcements)
 
-    await keep_announcing([(FOUR, None)], lambda: False, sleep)
+    await announcements.repeat(sleep)
     assert slept == [1.0]
+
+
+async def test_who_announces_nothing_repeats_nothing() -> None:
+    await Announcements().repeat()

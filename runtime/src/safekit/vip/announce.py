@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 from safekit.vip.service import ArpReroute, Placement
 
+Announced = tuple[Placement, ArpReroute | None]
 REPEATS_AT_S = (1.0, 2.0, 4.0)
 _BROADCAST = b"\xff" * 6
 _ALL_NODES = IPv6Address("ff02::1")
@@ -82,22 +84,40 @@ def moments(reroute: ArpReroute | None) -> Iterator[float]:
             count += 1
 
 
-async def keep_announcing(
-    placements: Iterable[tuple[Placement, ArpReroute | None]],
-    still_wanted: Callable[[], bool],
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> None:
-    """Repeat the announcements of these addresses; ends after the last, or when `still_wanted` says no."""
-    listed = list(placements)
-    due = sorted((moment, number) for number, one in enumerate(listed) for moment in _moments(*one))
-    now = 0.0
-    for moment, number in due:
-        if moment > now:
-            await sleep(moment - now)
-            now = moment
-        if not still_wanted():
-            return
-        announce([listed[number][0]])
+class Announcements:
+    """What one module announces now. When `end` has returned nothing more is sent: the next holder may speak.
+
+    `begin` and `end` are called in threads, `repeat` in the event loop; the lock is held for one frame at a time.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._current: tuple[Announced, ...] = ()
+
+    def begin(self, announced: Iterable[Announced]) -> None:
+        """Announce these, and from now on only these."""
+        with self._lock:
+            self._current = tuple(announced)
+            announce([placement for placement, _ in self._current])
+
+    def end(self) -> None:
+        """Fall silent."""
+        with self._lock:
+            self._current = ()
+
+    async def repeat(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Repeat what is announced now; returns after the last repeat, or as soon as something else is announced."""
+        current = self._current
+        due = sorted((moment, number) for number, one in enumerate(current) for moment in _moments(*one))
+        now = 0.0
+        for moment, number in due:
+            if moment > now:
+                await sleep(moment - now)
+                now = moment
+            with self._lock:
+                if self._current is not current:
+                    return
+                announce([current[number][0]])
 
 
 def _moments(placement: Placement, reroute: ArpReroute | None) -> Iterator[float]:

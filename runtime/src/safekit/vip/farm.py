@@ -12,8 +12,9 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from safekit.vip import announce, buckets, ruleset, sockets
+from safekit.vip import buckets, ruleset, sockets
 from safekit.vip.addresses import Addresses
+from safekit.vip.announce import Announcements
 from safekit.vip.filter import FarmFilter
 from safekit.vip.ruleset import FarmRules, ServiceMap
 from safekit.vip.service import FarmService, Flow, Member, Placement, Protocol, Released, Share, View, VipError
@@ -50,10 +51,11 @@ class FarmRecord:
         """What was kept; None if nothing was."""
         try:
             content = json.loads(self._path.read_text())
-        except (FileNotFoundError, ValueError):
-            return None
-        view = {name: Member(entry["macs"], entry["open"]) for name, entry in content["view"].items()}
-        return view, tuple({int(bucket): name for bucket, name in table.items()} for table in content["former"])
+            view = {name: Member(entry["macs"], entry["open"]) for name, entry in content["view"].items()}
+            former = [{int(bucket): name for bucket, name in table.items()} for table in content["former"]]
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return None  # nobody's, or damaged: then the filter is written anew
+        return view, tuple(former)
 
     def forget(self) -> None:
         """The module is down."""
@@ -78,7 +80,7 @@ class FarmVip:
         self._services: ServiceMap = ruleset.services(service.groups, [one.address for one in service.addresses])
         self._record = FarmRecord(run)
         self._rules: FarmRules | None = None
-        self._announced: tuple[Placement, ...] = ()
+        self._announcements = Announcements()
 
     def plan(self) -> tuple[Placement, ...]:
         """Where each address goes. VipError if one cannot be placed or belongs to another. Touches nothing."""
@@ -100,7 +102,7 @@ class FarmVip:
         """Reset the connections if asked, remove the addresses, then the filter; also after a crash or with another
         configuration.
         """
-        self._announced = ()
+        self._announcements.end()
         self._rules = None
         mine = sorted({one.address for one in self._service.addresses} | self._addresses.recorded(), key=str)
         held = [address for address in mine if self._addresses.has(address)]
@@ -140,11 +142,7 @@ class FarmVip:
         """Repeat the announcements of the addresses that this node answers for; ends by itself, at the next view, or
         when cancelled.
         """
-        announced = self._announced
-        reroutes = {one.address: one.reroute for one in self._service.addresses}
-        await announce.keep_announcing(
-            [(p, reroutes[p.address]) for p in announced], lambda: bool(announced) and self._announced is announced
-        )
+        await self._announcements.repeat()
 
     def _follow(self, view: View) -> bool:
         if self.node not in view:
@@ -152,18 +150,26 @@ class FarmVip:
                 "vip.member", f"the view {sorted(view)} does not hold this node, {self.node}", node=self.node
             )
         placements = self.plan()
-        if self._rules is None:
+        silent = self._rules is None
+        if silent:
             self._adopt(placements)
         owners = self._owners_in(view)
         rules = self._rules_for(view, placements, owners, self._former(view, owners))
+        first = self._rules is None
         self._record.write(view, rules.former)
-        changed = self._filter.apply(rules, self._kept(rules))
-        if self._addresses.add(placements):
-            changed = True
+        try:
+            changed = self._filter.apply(rules, self._kept(rules))
+            changed = bool(self._addresses.add(placements)) or changed
+        except VipError:
+            if first:
+                self._filter.remove()
+                self._record.forget()
+            raise
         self._rules = rules
-        self._announced = tuple(p for p in placements if p.address in rules.answers)
-        if changed:
-            announce.announce(self._announced)
+        if changed or silent:
+            reroutes = {one.address: one.reroute for one in self._service.addresses}
+            mine = [placement for placement in placements if placement.address in rules.answers]
+            self._announcements.begin((placement, reroutes[placement.address]) for placement in mine)
         return changed
 
     def _adopt(self, placements: tuple[Placement, ...]) -> None:
@@ -176,7 +182,10 @@ class FarmVip:
         view, former = recorded
         if self.node not in view or len(former) != len(self._service.groups):
             return
-        rules = self._rules_for(view, placements, self._owners_in(view), former)
+        try:
+            rules = self._rules_for(view, placements, self._owners_in(view), former)
+        except VipError:
+            return  # the configuration has another address now
         if self._filter.adopt(rules):
             self._rules = rules
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safekit.vip import announce, sockets
+from safekit.vip import sockets
 from safekit.vip.addresses import Addresses
+from safekit.vip.announce import Announcements
 from safekit.vip.service import Placement, Released, VirtualAddress
 
 
@@ -20,7 +21,7 @@ class MirrorVip:
         self.module = module
         self._wanted = addresses
         self._addresses = Addresses(run)
-        self._taken: tuple[Placement, ...] = ()
+        self._announcements = Announcements()
 
     def plan(self) -> tuple[Placement, ...]:
         """Where each address goes. VipError if one cannot be placed or belongs to another. Touches nothing."""
@@ -30,8 +31,8 @@ class MirrorVip:
         """Hold every address and announce it once; all or none."""
         placements = self.plan()
         self._addresses.add(placements)
-        self._taken = placements
-        announce.announce(placements)
+        reroutes = {one.address: one.reroute for one in self._wanted}
+        self._announcements.begin((placement, reroutes[placement.address]) for placement in placements)
 
     def held(self) -> bool:
         """True if every address is on this node and ours."""
@@ -39,7 +40,7 @@ class MirrorVip:
 
     def release(self, tcpreset: bool) -> Released:
         """Reset the connections if asked, then remove what this module set, also under an earlier configuration."""
-        self._taken = ()
+        self._announcements.end()
         mine = sorted({one.address for one in self._wanted} | self._addresses.recorded(), key=str)
         held = [address for address in mine if self._addresses.has(address)]
         count, note = sockets.reset_connections(held) if tcpreset else (0, "")
@@ -48,8 +49,4 @@ class MirrorVip:
 
     async def keep_announcing(self) -> None:
         """Repeat the announcement, then as `arpreroute` asks; ends by itself, at a release, or when cancelled."""
-        taken = self._taken
-        reroutes = {one.address: one.reroute for one in self._wanted}
-        await announce.keep_announcing(
-            [(p, reroutes[p.address]) for p in taken], lambda: bool(taken) and self._taken is taken
-        )
+        await self._announcements.repeat()

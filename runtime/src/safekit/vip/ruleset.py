@@ -44,7 +44,7 @@ from safekit.vip.service import BalancingGroup, Flow, HashKey, IPAddress, Placem
 
 _FAMILIES = (4, 6)
 _INGRESS_PRIORITY = -500
-_FLOWS = 1 << 20
+_FLOWS = 1 << 20  # memory is taken as they come; when it is full, new clients go to the former owner
 _IP = {4: "ip", 6: "ip6"}
 _TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 _PROTOCOL_FIELD = {4: "ip protocol", 6: "meta l4proto"}
