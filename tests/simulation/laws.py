@@ -2,10 +2,12 @@
 
 What policy `none` can promise, and what is checked here:
 
-* A write acknowledged in mirror mode is on every node that becomes primary, whatever the network does, unless both nodes lost memory since
-  (and if it was acknowledged as durable, even then). Losing the network may give two histories; each holds what was mirrored.
-* In a calm world (no network fault, no machine that stands still, no administrator who forces) there is one history: every acknowledged write,
-  mirrored or alone, is on the next primary unless the machine that held it lost it with its power; and the application never runs twice.
+* A write acknowledged in mirror mode is on every node that becomes primary, whatever the network does, unless both
+  nodes lost memory since (and if it was acknowledged as durable, even then). Losing the network may give two
+  histories; each holds what was mirrored.
+* In a calm world (no network fault, no machine that stands still, no administrator who forces) there is one history:
+  every acknowledged write, mirrored or alone, is on the next primary unless the machine that held it lost it with its
+  power; and the application never runs twice.
 """
 
 from __future__ import annotations
@@ -44,13 +46,13 @@ class Laws:
         self.world = world
         self.acked: dict[int, Write] = {}
         self.generations: dict[str, tuple[str, int]] = {}
-        self.alone_since = 0
+        self._steps: dict[str, tuple[int, int]] = {}
 
     def broken(self, sentence: str) -> None:
         """Stop here."""
         raise Broken(f"{sentence}\n{self.world.story()}")
 
-    # --- data ------------------------------------------------------------------------------------------------------------------
+    # --- data ---------------------------------------------------------------------------------------------------------
 
     def acknowledged(self, write: int, node: str, mirrored: bool, fsync: bool) -> None:
         """The application heard that its write is done."""
@@ -87,7 +89,7 @@ class Laws:
             if self.world.forced:
                 del self.acked[number]
             elif self._must_survive(write):
-                self.broken(f"the resynchronisation from {source.name} removes the acknowledged write {number} from {node.name}")
+                self.broken(f"the copy from {source.name} removes the acknowledged write {number} from {node.name}")
         for number in content & self.acked.keys():
             self.acked[number].lost_by = frozenset()
 
@@ -101,7 +103,7 @@ class Laws:
             if self.generations.setdefault(record.generation, owner) != owner:
                 self.broken(f"the generation {record.generation} is created twice")
 
-    # --- states ----------------------------------------------------------------------------------------------------------------
+    # --- states -------------------------------------------------------------------------------------------------------
 
     def application_started(self, node: Node) -> None:
         """start_prim begins."""
@@ -145,7 +147,3 @@ class Laws:
         self._steps[node.name] = (count, second)
         if count > 400:
             self.broken(f"{node.name} does not come to rest: {count} steps in one second")
-
-    @property
-    def _steps(self) -> dict[str, tuple[int, int]]:
-        return self.__dict__.setdefault("steps", {})

@@ -1,4 +1,5 @@
-"""What can be cut, delayed, lost and doubled between the two nodes: heartbeats (datagrams) and the replication stream (TCP)."""
+"""What can be cut, delayed, lost and doubled between the two nodes: heartbeats (datagrams) and the replication stream
+(TCP)."""
 
 from __future__ import annotations
 

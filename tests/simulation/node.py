@@ -1,7 +1,8 @@
 """One machine of the simulated pair: its disk, its daemon, its addresses and its application.
 
-The daemon is the automaton of production and a shell that performs its steps as `safekit.module` does: a step takes time, a script runs
-once whatever happens to the daemon, a record is on disk before the step is answered.
+The daemon is the automaton of production and a shell that performs its steps as `safekit.module` does: a step takes
+time, a script runs once whatever happens to the daemon, a record is on disk before the step is answered, and what the
+application wrote before a record that says `alone`.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Node:
         nonce = f"{self.name}{self.boots}"
         return MirrorState(self.name, self.peer_name, nonce, self.world.replicated, record=self.record_on_disk)
 
-    # --- events in, effects out --------------------------------------------------------------------------------------------------
+    # --- events in, effects out ---------------------------------------------------------------------------------------
 
     def tell(self, event: Event) -> None:
         """An event for the automaton: lost when no daemon is there, late when the machine stands still."""
@@ -124,7 +125,9 @@ class Node:
     def _note(self, before: MirrorState) -> None:
         state = self.state
         if (state.role, state.readiness) != (before.role, before.readiness):
-            self.world.note(self.name, f"{before.role}-{before.readiness} > {state.role}-{state.readiness} ({state.reason})")
+            self.world.note(
+                self.name, f"{before.role}-{before.readiness} > {state.role}-{state.readiness} ({state.reason})"
+            )
             self.trace.append(f"{state.role} {state.readiness}")
         word = spoken(state, self.version)
         if word != self.pulse.word:
@@ -162,7 +165,7 @@ class Node:
             reason = str(why)
             self._later(RETRY_S, lambda: self.tell(DataSaid(DataPhase.ALONE, reason)))
 
-    # --- steps ---------------------------------------------------------------------------------------------------------------------
+    # --- steps --------------------------------------------------------------------------------------------------------
 
     def _perform(self, perform: Perform) -> None:
         serial, delay = perform.serial, self.world.step_duration()
@@ -253,7 +256,7 @@ class Node:
                     pass
             self._later(0.2, lambda: self._pair(serial, until))
 
-    # --- scripts -------------------------------------------------------------------------------------------------------------------
+    # --- scripts ------------------------------------------------------------------------------------------------------
 
     def _begin_script(self, script: Script, serial: int) -> None:
         ticket = (self.boots, serial)
@@ -307,7 +310,7 @@ class Node:
                 self.copy.disk |= {w for w in self.copy.memory if self.clock.chance(0.5)}
         self.clock.after(self.clock.between(0.2, 2.0), lambda: self._write_now_and_then(boot))
 
-    # --- misfortune and administrators -----------------------------------------------------------------------------------------------
+    # --- misfortune and administrators --------------------------------------------------------------------------------
 
     def command(self, command: Command) -> None:
         """An administrator or a script asks."""

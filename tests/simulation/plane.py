@@ -1,7 +1,7 @@
-"""The data plane of one node as `safekit.replication` promises it: modes, phases, held writes, resynchronisation, publication, handover.
+"""The data plane of one node as `safekit.replication` promises it.
 
-A copy is the set of writes that it holds: `Copy.memory` what a read would find, `Copy.disk` what survives the power. The stream is one FIFO
-in each direction; a broken one is noticed on each side by itself, at its own time.
+A copy is the set of writes that it holds: `Copy.memory` what a read would find, `Copy.disk` what survives the power.
+The stream is one FIFO in each direction; a broken one is noticed on each side by itself, at its own time.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Stream:
             self._moving[name] = False
 
     def close(self, plane: Plane, silently: bool = False) -> None:
-        """This end is gone. The other learns it: at once from a living kernel, by a time-out from a dead one or through a cut network."""
+        """This end is gone. The other learns it at once from a living kernel, by a time-out from a dead one or through a cut."""
         if not self.open[plane.node.name]:
             return
         self.open[plane.node.name] = False
@@ -87,13 +87,17 @@ class Stream:
         if silently or not plane.node.network.data_flows(plane.node.name):
             clock.after(clock.between(0.5, 5), lambda: other.lost(self, "no answer within the time limit"))
         else:
-            clock.after(clock.random.random() * plane.node.network.delay_s, lambda: other.lost(self, "closed by the other node"))
+            clock.after(
+                clock.random.random() * plane.node.network.delay_s, lambda: other.lost(self, "closed by the other node")
+            )
 
     def watch_cut(self) -> None:
         """The network was cut: each end gives up by itself if it lasts."""
         for plane in self.ends:
-            clock = plane.node.clock
-            clock.after(clock.between(0.5, 5), lambda plane=plane: self._give_up(plane))
+            self._watch(plane)
+
+    def _watch(self, plane: Plane) -> None:
+        plane.node.clock.after(plane.node.clock.between(0.5, 5), lambda: self._give_up(plane))
 
     def _give_up(self, plane: Plane) -> None:
         if self.open[plane.node.name] and not plane.node.network.data_flows(*self.open):
@@ -116,7 +120,7 @@ class Plane:
         self._publishing: Callable[[str], None] | None = None
         self._handing_over: Callable[[str], None] | None = None
 
-    # --- what the controller asks --------------------------------------------------------------------------------------------
+    # --- what the controller asks -------------------------------------------------------------------------------------
 
     def primary(self) -> None:
         """Mount, writable, alone and tracking."""
@@ -154,7 +158,9 @@ class Plane:
     def connect(self) -> None:
         """Connect to the peer's plane, which listens, and bring it up to date."""
         other, network = self.node.peer.plane, self.node.network
-        reachable = self.node.peer.up and not self.node.peer.paused and network.data_flows(self.node.name, other.node.name)
+        reachable = (
+            self.node.peer.up and not self.node.peer.paused and network.data_flows(self.node.name, other.node.name)
+        )
         if self.mode != "primary" or self.phase != "alone":
             raise Refused("it is not a primary alone")
         if not reachable or other.mode != "secondary" or other.stream is not None:
@@ -188,7 +194,7 @@ class Plane:
             self._handing_over = answer
             self.stream.send(self, "flush")
 
-    # --- what the application does -------------------------------------------------------------------------------------------
+    # --- what the application does ------------------------------------------------------------------------------------
 
     def write(self, write: int, fsync: bool) -> None:
         """Local first, ship, wait for the peer, answer."""
@@ -209,7 +215,7 @@ class Plane:
             self.node.world.laws.acknowledged(write, self.node.name, mirrored=kind == "mirror", fsync=fsync)
         self.pending.clear()
 
-    # --- what the stream says ------------------------------------------------------------------------------------------------
+    # --- what the stream says -----------------------------------------------------------------------------------------
 
     def hear(self, stream: Stream, message: tuple[object, ...]) -> None:
         """One message of the peer's plane."""
@@ -273,7 +279,7 @@ class Plane:
         if answer is not None:
             answer(why)
 
-    # --- ends ----------------------------------------------------------------------------------------------------------------
+    # --- ends ---------------------------------------------------------------------------------------------------------
 
     def lost(self, stream: Stream, why: str) -> None:
         """The stream broke, as this side sees it."""

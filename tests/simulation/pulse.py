@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -65,10 +66,9 @@ class Pulse:
         for delay in self.node.network.beat_delays(self.node.name):
             self.node.clock.after(delay, lambda: peer.hear(word))
 
-    def _send(self, what: object) -> None:
-        assert callable(what)
+    def _send(self, what: Callable[[int], None]) -> None:
+        version = self.word.version
         for delay in self.node.network.beat_delays(self.node.name):
-            version = self.word.version
             self.node.clock.after(delay, lambda: what(version))
 
     def hear(self, word: PeerView) -> None:

@@ -1,7 +1,7 @@
 """Whole lives of a mirror from seeds, and the worlds that once broke a law.
 
-More of them: `SAFEKIT_SCHEDULES=20000 SAFEKIT_FIRST_SEED=100000 pytest tests/simulation`. A broken law prints its seed and the story of its world;
-the seed goes to `seeds.yml` with a sentence.
+More of them: `SAFEKIT_SCHEDULES=20000 SAFEKIT_FIRST_SEED=100000 pytest tests/simulation`. A broken law prints its
+seed and the story of its world; the seed goes to `seeds.yml` with a sentence.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What happens to a pair: administrators, killed processes, power cuts, networks; then the sun comes out and the pair must come to rest."""
+"""What happens to a pair: administrators, killed processes, power cuts, networks; then the sun, and the pair must come
+to rest."""
 
 from __future__ import annotations
 
@@ -11,7 +12,16 @@ from tests.simulation.node import Node
 from tests.simulation.world import World
 
 HEALED_WITHIN_S = 240.0
-ORDINARY = (Action.START, Action.START, Action.STOP, Action.RESTART, Action.STOPSTART, Action.SWAP, Action.SWAP, Action.FORCESTOP)
+ORDINARY = (
+    Action.START,
+    Action.START,
+    Action.STOP,
+    Action.RESTART,
+    Action.STOPSTART,
+    Action.SWAP,
+    Action.SWAP,
+    Action.FORCESTOP,
+)
 
 
 class Weather:
@@ -31,7 +41,15 @@ class Weather:
             world.run(clock.between(0.0, 1.0) if clock.chance(0.5) else clock.between(1.0, 12.0))
 
     def _something(self) -> Callable[[], None]:
-        happenings = [self.command, self.command, self.command, self.kill_daemon, self.hold, self.crash, self.kill_plane]
+        happenings = [
+            self.command,
+            self.command,
+            self.command,
+            self.kill_daemon,
+            self.hold,
+            self.crash,
+            self.kill_plane,
+        ]
         if not self.calm:
             happenings += [self.crash, self.cut, self.cut, self.cut, self.pause, self.force, self.lose_datagrams]
         return self.clock.random.choice(happenings)
@@ -117,7 +135,7 @@ class Weather:
             self.world.forced = True
             node.command(command)
 
-    # --- the sun -------------------------------------------------------------------------------------------------------------------
+    # --- the sun ------------------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
         """All is well again: PRIM and SECOND Ready with equal data, within a bound."""
@@ -155,7 +173,8 @@ class Weather:
             self._decide()
             return
         for node in world.nodes.values():
-            if node.state.role is Role.WAIT and node.state.readiness is Readiness.NOT_READY and node.peer.state.role is Role.ALONE:
+            blocked = node.state.role is Role.WAIT and node.state.readiness is Readiness.NOT_READY
+            if blocked and node.peer.state.role is Role.ALONE:
                 world.note("world", f"overwrite {node.name}")
                 world.forced = True
                 self._stopped(node)

@@ -42,7 +42,7 @@ class World:
         self.nodes = {"n1": Node(self, "n1", "n2"), "n2": Node(self, "n2", "n1")}
         self.n1, self.n2 = self.nodes["n1"], self.nodes["n2"]
 
-    # --- chance ------------------------------------------------------------------------------------------------------------------
+    # --- chance -------------------------------------------------------------------------------------------------------
 
     def step_duration(self) -> float:
         """Seconds that a step which is no script takes."""
@@ -55,7 +55,9 @@ class World:
 
     def script_fails(self, name: str) -> bool:
         """Whether a script ends with an error (a stop script has stopped the application all the same)."""
-        return bool(self.script_failures) and not name.startswith("stop_prim") and self.clock.chance(self.script_failures)
+        return (
+            bool(self.script_failures) and not name.startswith("stop_prim") and self.clock.chance(self.script_failures)
+        )
 
     def step_fails(self, step: Step) -> bool:
         """Whether the machine refuses a step that may be refused."""
@@ -63,7 +65,7 @@ class World:
             return False
         return step != Vip(False) and self.clock.chance(self.step_failures)
 
-    # --- story -------------------------------------------------------------------------------------------------------------------
+    # --- story --------------------------------------------------------------------------------------------------------
 
     def note(self, who: str, what: str) -> None:
         """One line of the story that a broken law tells."""
@@ -71,10 +73,13 @@ class World:
 
     def story(self) -> str:
         """All that happened."""
-        ends = (f"{node.name} at the end: {node.state}, plane {node.plane.mode} {node.plane.phase}" for node in self.nodes.values())
+        ends = (
+            f"{node.name} at the end: {node.state}, plane {node.plane.mode} {node.plane.phase}"
+            for node in self.nodes.values()
+        )
         return "\n".join((f"seed {self.seed}", *self._story, *ends))
 
-    # --- time --------------------------------------------------------------------------------------------------------------------
+    # --- time ---------------------------------------------------------------------------------------------------------
 
     def run(self, seconds: float) -> None:
         """Let this much time pass."""
@@ -94,7 +99,7 @@ class World:
         """Both states as Appendix B of the specification writes them."""
         return "/".join(short(node) for node in self.nodes.values())
 
-    # --- fair weather --------------------------------------------------------------------------------------------------------------
+    # --- fair weather -------------------------------------------------------------------------------------------------
 
     def heal(self) -> None:
         """Everything works again, and both modules are wished."""

@@ -26,7 +26,16 @@ from __future__ import annotations
 
 from safekit.automaton.mirror.machine import record_for, refusal, step
 from safekit.automaton.mirror.plans import PLANS
-from safekit.automaton.mirror.values import DataPhase, DataSaid, Event, MirrorState, PeerView, Recorded, ResyncBegan, spoken
+from safekit.automaton.mirror.values import (
+    DataPhase,
+    DataSaid,
+    Event,
+    MirrorState,
+    PeerView,
+    Recorded,
+    ResyncBegan,
+    spoken,
+)
 
 __all__ = [
     "PLANS",

@@ -246,7 +246,6 @@ def _decide_alone(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     if peer.readiness is R and (not state.replicated or state.data is DataPhase.MIRROR):
         return _go(state, "prim", "the other node is SECOND Ready")
     if state.replicated and state.data is DataPhase.ALONE and peer.listening:
-        return replace(state, data=DataPhase.JOINING), (
-            Connect(peer.record.generation, peer.record.clean and peer.record.consistent),
-        )
+        incremental = peer.record.clean and peer.record.consistent and not state.fullsync
+        return replace(state, data=DataPhase.JOINING), (Connect(peer.record.generation, incremental),)
     return state, ()

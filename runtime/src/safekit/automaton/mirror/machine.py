@@ -192,6 +192,8 @@ def _done(state: MirrorState, event: StepDone) -> MirrorState:
             return replace(state, data=DataPhase.OFF, handed_over=state.record.generation or "nothing")
         case DataStop():
             return replace(state, data=DataPhase.OFF)
+        case Publish():
+            return replace(state, fullsync=False)
         case Links(False):
             return replace(state, peer=PeerView())
         case _:
