@@ -234,7 +234,10 @@ static void answer(int fd, const struct request *request) {
 
 static bool subscribe(int fd, bool on) {
     bool done = false;
+    struct line line = {.used = 0};
+    put_word(&line, "ok");
     pthread_mutex_lock(&control.lock);
+    if (on) send_line(fd, &line); // before the first event, and none is missed after it
     for (unsigned i = 0; i < CLIENTS && !done; i++) {
         if (control.subscriber[i] == (on ? 0 : fd)) {
             control.subscriber[i] = on ? fd : 0;
@@ -261,9 +264,6 @@ static void *client_main(void *argument) {
             *end = 0;
             parse(text, &request);
             if (request.word && strcmp(request.word, "subscribe") == 0) {
-                struct line line = {.used = 0};
-                put_word(&line, "ok");
-                send_line(fd, &line);
                 subscribed = subscribed || subscribe(fd, true);
             } else {
                 answer(fd, &request);

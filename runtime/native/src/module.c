@@ -55,9 +55,10 @@ static int save_role(const char *name, bool clean, const char *generation) {
 
 // Nothing is lost by it: what was answered is on this disk when it returns.
 static void close_primary(bool equal_to_peer) {
-    stream_lose("this node stops being a primary");
+    stream_leave();
     stream_abandon();
     stream_stop();
+    mount_close();
     inodes_close();
     for (unsigned i = 0; i < options.directories; i++) syncfs(options.directory[i].root);
     int error = dirty_close();
@@ -85,7 +86,8 @@ static int leave_primary(int timeout_ms, bool force, struct failure *failure) {
     if (answers == ANSWER_HELD && !force)
         return fail(failure, "held", "answers of applications are held: say alone, connect, or idle with force");
     bool mirror = answers == ANSWER_PEER;
-    if (mount_release(timeout_ms, force)) return fail(failure, "busy", "an application still uses a replicated directory (see lsof)");
+    // Who forces while answers are held knows that applications cannot leave by themselves.
+    if (mount_release(answers == ANSWER_HELD ? 0 : timeout_ms, force)) return fail(failure, "busy", "an application still uses a replicated directory (see lsof)");
     bool equal = mirror && stream_barrier(BARRIER_HANDOVER, NULL) == 0;
     close_primary(equal);
     return 0;

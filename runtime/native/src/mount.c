@@ -107,8 +107,13 @@ static int mount_one(struct session *one) {
     return 0;
 }
 
-static void finish_one(struct session *one) {
+static void join_threads(struct session *one) {
     for (unsigned i = 0; i < one->threads; i++) pthread_join(one->thread[i], NULL);
+    one->threads = 0;
+}
+
+static void finish_one(struct session *one) {
+    join_threads(one);
     if (one->fuse) fuse_session_destroy(one->fuse);
     memset(one, 0, sizeof *one);
 }
@@ -122,7 +127,10 @@ int mount_serve(void) {
         if (error) say("cannot mount over %s: %s", options.directory[i].path, strerror(error));
     }
     serving = true;
-    if (error) mount_release(0, true);
+    if (error) {
+        mount_release(0, true);
+        mount_close();
+    }
     return error;
 }
 
@@ -162,9 +170,13 @@ int mount_release(int timeout_ms, bool force) {
             one->mounted = false;
         }
     }
+    for (unsigned i = 0; i < options.directories; i++) join_threads(&session[i]);
+    return 0;
+}
+
+void mount_close(void) {
     for (unsigned i = 0; i < options.directories; i++) finish_one(&session[i]);
     serving = false;
-    return 0;
 }
 
 // ---- secondary ----

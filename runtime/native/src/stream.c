@@ -445,7 +445,7 @@ int stream_start(int fd, const char *address, const char *peer_generation) {
     return 0;
 }
 
-void stream_lose(const char *reason) {
+static void lose(const char *reason, bool on_purpose) {
     pthread_mutex_lock(&stream.lock);
     if (!stream.up) {
         pthread_mutex_unlock(&stream.lock);
@@ -476,9 +476,14 @@ void stream_lose(const char *reason) {
     pthread_mutex_unlock(&stream.lock);
     resync_cancel();
     settle_list(released);
+    if (on_purpose) return;
     say("peer lost: %s%s", reason, held ? "; answers are held" : "");
     event_send("peer_lost", "reason", reason, "held", held ? "yes" : "no", (char *)NULL);
 }
+
+void stream_lose(const char *reason) { lose(reason, false); }
+
+void stream_leave(void) { lose("", true); }
 
 void stream_stop(void) {
     if (!stream.threads) return;
@@ -550,8 +555,8 @@ void stream_abandon(void) {
 void stream_get_status(struct stream_status *status) {
     pthread_mutex_lock(&stream.lock);
     status->peer = stream.up ? (stream.answers == ANSWER_PEER ? "mirror" : "resync") : (stream.answers == ANSWER_HELD ? "lost" : "none");
-    snprintf(status->address, sizeof status->address, "%s", stream.address);
-    snprintf(status->peer_generation, sizeof status->peer_generation, "%s", stream.peer_generation);
+    snprintf(status->address, sizeof status->address, "%s", stream.up ? stream.address : "");
+    snprintf(status->peer_generation, sizeof status->peer_generation, "%s", stream.up ? stream.peer_generation : "");
     status->held = stream.held_count;
     status->pending = stream.pending_count;
     status->applied = stream.applied;

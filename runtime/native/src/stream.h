@@ -57,7 +57,8 @@ void operation_end(struct operation *operation, int error); // answers, now or l
 bool stream_connected(void);
 int stream_start(int fd, const char *address, const char *peer_generation); // resync mode begins with the next operation
 void stream_lose(const char *reason);
-void stream_stop(void);            // after stream_lose: waits for the threads
+void stream_leave(void);           // the same on purpose: nobody is told
+void stream_stop(void);            // after one of both: waits for the threads
 bool stream_switch(void);          // from here on answers wait for the peer. False: no peer any more
 bool stream_enter_mirror(void);    // the barrier was answered. False: no peer any more
 int stream_alone(void);            // the grant. 0 or EBUSY (in mirror)

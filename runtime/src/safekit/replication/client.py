@@ -1,14 +1,14 @@
 """The controller's end of the data plane's unix socket: one coroutine per command, and the stream of events.
 
-Every request is a connection of its own and gets exactly one answer; the stream of events is another connection. Nothing here is needed
-for the data plane to go on working.
+Every request is a connection of its own and gets exactly one answer; the stream of events is another connection.
+Nothing here is needed for the data plane to go on working.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +57,7 @@ class DataPlane:
         return decode_status(await self._request("status", {}, _ANSWER_S))
 
     async def primary(self, *, generation: str, force: bool = False) -> None:
-        """Mounts every directory over itself and serves it alone, tracking. `force` starts from an inconsistent copy (spec §4.5)."""
+        """Mounts every directory over itself and serves it alone, tracking. `force`: even an inconsistent copy (§4.5)."""
         await self._request("primary", {"generation": generation, "force": force}, _CONNECT_S)
 
     async def connect(self, host: str, port: int, *, generation: str, full: bool = False) -> Connected:
@@ -79,7 +79,7 @@ class DataPlane:
         await self._request("publish", {"generation": generation}, _ANSWER_S)
 
     async def secondary(self, address: str, port: int, *, generation: str, clean: bool = True) -> None:
-        """Protects the directories, listens on `address`:`port` and applies. `clean=False` says that the copy may have lost something."""
+        """Protects the directories, listens on `address`:`port` and applies. `clean=False`: this copy may lack something."""
         arguments: dict[str, str | int | bool] = {
             "address": address,
             "port": port,
@@ -89,8 +89,10 @@ class DataPlane:
         await self._request("secondary", arguments, _ANSWER_S)
 
     async def handover(self, timeout: float = 30.0) -> None:
-        """Flushes, makes both sides durable, unmounts; the role is idle and clean after it. Raises DataPlaneError `busy` and goes on
-        serving when an application still uses the directory after `timeout` seconds, `state` when the peer is not in mirror."""
+        """Flushes, makes both sides durable, unmounts; the role is idle and clean after it.
+
+        Raises DataPlaneError `busy` and goes on serving when an application still uses a directory after `timeout` seconds,
+        `state` when the peer is not in mirror, `peer_lost` when it was lost on the way."""
         await self._request("handover", {"timeout": int(timeout * 1000)}, timeout + _ANSWER_S)
 
     async def idle(self, *, force: bool = False) -> None:
@@ -104,19 +106,21 @@ class DataPlane:
 
     async def events(self) -> AsyncIterator[Event]:
         """Events from now on; ends with `Gone` when the process does. Raises DataPlaneGone when there is none to begin with."""
+        async with self.subscribe() as stream:
+            async for event in stream:
+                yield event
+
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncIterator[AsyncIterator[Event]]:
+        """The same for who must not miss the first one: inside the block, every event since its beginning arrives."""
         reader, writer = await self._dial()
         try:
             writer.write(encode_line("subscribe", {}))
-            await writer.drain()
-            while line := await reader.readline():
-                word, values = decode_line(line)
-                if word == "event":
-                    yield decode_event(values.pop("name"), values)
-        except ConnectionError:
-            pass
+            if not await reader.readline():
+                raise DataPlaneGone(f"subscribe: {self._socket} closed")
+            yield _read_events(reader)
         finally:
             writer.close()
-        yield Gone()
 
     async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
@@ -141,3 +145,12 @@ class DataPlane:
         if answer == "ok":
             return values
         raise DataPlaneError(values.get("code", "unknown"), values.get("message", line.decode("utf-8", "replace")))
+
+
+async def _read_events(reader: asyncio.StreamReader) -> AsyncIterator[Event]:
+    with suppress(ConnectionError):
+        while line := await reader.readline():
+            word, values = decode_line(line)
+            if word == "event":
+                yield decode_event(values.pop("name"), values)
+    yield Gone()

@@ -19,7 +19,10 @@ class ReplicatedDirectory:
 
 @dataclass
 class DirectoryError(Exception):
-    """A directory that cannot be replicated. `code`: relative | missing | not_a_directory | nested | mounted | tocheck | outside."""
+    """A directory that cannot be replicated.
+
+    `code`: relative | missing | not_a_directory | nested | mounted | tocheck | outside. `expected` says what must hold.
+    """
 
     code: str
     path: str
@@ -32,7 +35,7 @@ class DirectoryError(Exception):
 def check_directories(
     directories: Iterable[ReplicatedDirectory], *, taken: Iterable[Path] = (), mounts: str = "/proc/self/mounts"
 ) -> None:
-    """Raises DirectoryError for the first thing that is wrong. `taken` are the directories of other modules; `mounts` the mount table."""
+    """Raises DirectoryError for the first thing that is wrong. `taken`: the directories of other modules."""
     wanted = tuple(directories)
     ours = _mounts_of_ours(mounts)
     for directory in wanted:
@@ -51,7 +54,7 @@ def _check_one(directory: ReplicatedDirectory, ours: tuple[PurePosixPath, ...]) 
     if not path.is_absolute():
         raise DirectoryError("relative", str(path), "must be an absolute path")
     try:
-        mode = os.stat(path).st_mode
+        mode = path.stat().st_mode
     except FileNotFoundError:
         raise DirectoryError("missing", str(path), "does not exist; create it on this node first") from None
     except OSError as error:
@@ -78,7 +81,7 @@ def _check_one(directory: ReplicatedDirectory, ours: tuple[PurePosixPath, ...]) 
 
 def _mounts_of_ours(table: str) -> tuple[PurePosixPath, ...]:
     found = []
-    with open(table, encoding="utf-8", errors="surrogateescape") as lines:
+    with Path(table).open(encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             fields = line.split(" ")
             if len(fields) > 2 and fields[2] == "fuse.safekit":

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Final, TypeAlias, get_type_hints
+from typing import Any, Final, TypeAlias, get_type_hints
 from urllib.parse import quote, unquote
 
 
 class DataPlaneError(Exception):
-    """The data plane refused a command. `code` is stable (`busy`, `inconsistent`, `unreachable`, `key`, ...), `message` is for people."""
+    """The data plane refused a command. `code` is stable (`busy`, `held`, `inconsistent`, `unreachable`, `key`, ...)."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class InMirror:
 
 @dataclass(frozen=True)
 class Published:
-    """Secondary: the primary wrote `both`. Primary: the secondary was told."""
+    """Secondary: the primary wrote `both`."""
 
     generation: str
 
@@ -126,10 +126,11 @@ Event: TypeAlias = (
 class Status:
     """Everything that the data plane knows about itself.
 
-    role: idle | primary | secondary. peer: none | connecting | resync | mirror | lost (primary: lost with answers held); on a
-    secondary none | listening | resync | mirror. base: identity of the last mirror that the local copy and its dirty set count from
-    (empty: none). held: answers that wait. dirty: objects in the dirty set. inconsistent: an unfinished resync, never start from it.
-    exact: this copy holds nothing but the base and what its primary sent.
+    role: idle | primary | secondary. peer: on a primary none | resync | mirror | lost (answers are held), on a secondary
+    none | listening | resync | mirror. base: identity of the last mirror that the local copy and its dirty set count from;
+    empty: none. held: answers that wait. dirty: objects in the dirty set. tracking: off | on | unusable (only a full resync
+    is right). inconsistent: an unfinished resync, never start from it. exact: this copy holds the base and what its primary
+    sent, nothing else. Bytes, bytes per second, seconds (-1: unknown), kilobytes.
     """
 
     module: str
@@ -213,9 +214,9 @@ def decode_connected(values: Mapping[str, str]) -> Connected:
     return Connected(**_typed(Connected, values))
 
 
-def _typed(kind: type[Event] | type[Status], values: Mapping[str, str]) -> dict[str, object]:
+def _typed(kind: type[Event] | type[Status], values: Mapping[str, str]) -> dict[str, Any]:
     hints = get_type_hints(kind)
-    typed: dict[str, object] = {}
+    typed: dict[str, Any] = {}
     for field in fields(kind):
         if field.name not in values:
             raise ValueError(f"{kind.__name__}: {field.name} is missing")

@@ -52,7 +52,7 @@ class ProcessSettings:
 
 
 class DataPlaneProcess:
-    """One `safekit-rfs`. `systemd=None` asks the machine. Starting a running one and stopping a stopped one do nothing."""
+    """One `safekit-rfs`. `systemd=None` asks the machine. Start and stop can be repeated."""
 
     def __init__(self, settings: ProcessSettings, *, systemd: bool | None = None) -> None:
         self._settings = settings
@@ -73,7 +73,7 @@ class DataPlaneProcess:
         return True
 
     async def start(self) -> None:
-        """Starts the process, idle, and waits until it answers. Adopts one that runs. Raises DataPlaneGone with the program's last words."""
+        """Starts the process, idle, and waits until it answers. Adopts one that runs. Raises DataPlaneGone."""
         if await self.running():
             return
         self._settings.control.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +109,12 @@ class DataPlaneProcess:
                 self._process.kill()
                 await self._process.wait()
         self._process = None
+
+    async def ended(self) -> None:
+        """Waits for the end of a process that was started directly, however it comes."""
+        if self._process is not None:
+            await self._process.wait()
+            self._process = None
 
     @property
     def pid(self) -> int | None:
