@@ -239,7 +239,7 @@ def datagram_answers(
     return answers
 
 
-def ping_answers(source: str, target: str, patience: float = 0.3) -> int:
+def ping_answers(source: str, target: str, patience: float = 0.2) -> int:
     """Send one echo request; how many replies come."""
     six = ":" in target
     family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if six else (socket.AF_INET, socket.IPPROTO_ICMP)

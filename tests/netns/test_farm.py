@@ -217,7 +217,7 @@ def test_a_closed_node_keeps_its_connections_and_takes_no_new_client(farm: Farm)
 
 def test_no_datagram_is_answered_twice_while_the_view_changes(farm: Farm) -> None:
     farm.follow(*ALL)
-    for names in (("n1", "n2"), ALL, ("n2", "n3"), ALL):
+    for names in (("n1", "n2"), ALL, ("n2", "n3")):
         view = farm.view(*names)
         for name in names:
             farm.node(name).run(farm.vips[name].up, view)
@@ -388,7 +388,7 @@ def test_a_joining_node_that_nobody_knows_yet_harms_no_connection(farm: Farm) ->
 def test_every_packet_is_taken_exactly_once_by_the_node_that_the_model_names(farm: Farm, tmp_path: Path) -> None:
     by_port = BalancingGroup("web", (BalancingRule(Protocol.UDP, HashKey.ON_PORT, None, 9),))
     farm = Farm(farm.lab, tmp_path, [by_port])
-    client, count = farm.lab.client, 10_000
+    client, count = farm.lab.client, 5_000
     farm.follow(*ALL)
     for names in (ALL, ("n2", "n3")):
         if names != ALL:
@@ -398,7 +398,7 @@ def test_every_packet_is_taken_exactly_once_by_the_node_that_the_model_names(far
         owners = farm.owners(names)
         expected: Counter[str | None] = Counter()
         for vip, base in ((VIP4, ip_address("10.130.0.0")), (VIP6, ip_address("fd77::"))):
-            flows = [(base + number % 5000, 1024 + number) for number in range(count)]
+            flows = [(base + number % 2500, 1024 + number) for number in range(count)]
             target = farm.node(farm.elected(names, vip)).mac
             client.run(send_datagrams, client.mac, target, flows, ip_address(vip))
             expected.update(owners[farm.bucket(str(source), port, HashKey.ON_PORT)] for source, port in flows)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from safekit.vip import ruleset
-from safekit.vip.ruleset import FarmRules, difference, digest, removal, replacement, services
+from safekit.vip.ruleset import FarmRules, difference, removal, replacement, services
 from safekit.vip.service import BalancingGroup, BalancingRule, Flow, HashKey, Placement, Protocol, VipError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -128,7 +128,7 @@ def test_equal_rules_need_no_transaction_and_another_configuration_a_whole_one()
 
 def test_every_fact_is_in_the_digest() -> None:
     different = [ALONE, THREE, JOINED, GROUPS, WIRES, replace(THREE, seed=1), replace(THREE, answers=frozenset())]
-    assert len({digest(one) for one in different}) == len(different)
+    assert len({one.digest for one in different}) == len(different)
 
 
 def test_only_tables_of_the_module_are_named() -> None:

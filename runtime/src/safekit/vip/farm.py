@@ -117,7 +117,7 @@ class FarmVip:
         rules = self._rules
         if rules is None or not self._addresses.held(self._service.addresses):
             return False
-        return self._filter.in_force(rules) == ruleset.digest(rules)
+        return self._filter.in_force(rules) == rules.digest
 
     def shares(self) -> dict[str, Share]:
         """What this node serves of each group; nothing before `up` and after `down`."""

@@ -55,11 +55,11 @@ class FarmFilter:
         (second chance).
         """
         found = self.in_force(rules)
-        if found == ruleset.digest(rules):
+        if found == rules.digest:
             self._loaded = rules
             return False
         text = None
-        if self._loaded is not None and found == ruleset.digest(self._loaded):
+        if self._loaded is not None and found == self._loaded.digest:
             text = ruleset.difference(self._loaded, rules, flows)
         self._load(ruleset.replacement(rules, flows) if text is None else text)
         self._loaded = rules
@@ -67,7 +67,7 @@ class FarmFilter:
 
     def adopt(self, rules: FarmRules) -> bool:
         """Go on from `rules` if they are what the kernel has; False if they are not."""
-        if self.in_force(rules) != ruleset.digest(rules):
+        if self.in_force(rules) != rules.digest:
             return False
         self._loaded = rules
         return True

@@ -38,6 +38,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv6Address
 
 from safekit.vip.service import BalancingGroup, Flow, HashKey, IPAddress, Placement, Protocol, VipError
@@ -86,6 +87,12 @@ class FarmRules:
     def of_family(self, family: int) -> tuple[Placement, ...]:
         """The placements of IPv4 or IPv6."""
         return tuple(p for p in self.placements if p.address.version == family)
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells this filter from every other: the table carries it as the name of an empty chain."""
+        text = f"{_standing(self)}\0{_following(self)}\0{_owner_texts(self)}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def interfaces(self) -> tuple[str, ...]:
@@ -149,11 +156,6 @@ def services(groups: Sequence[BalancingGroup], addresses: Sequence[IPAddress]) -
     return ServiceMap(entries)
 
 
-def digest(rules: FarmRules) -> str:
-    """What tells this filter from every other: the table carries it as the name of an empty chain."""
-    return hashlib.sha256(f"{_standing(rules)}\0{_following(rules)}\0{_owner_texts(rules)}".encode()).hexdigest()[:16]
-
-
 def removal(module: str) -> str:
     """The transaction after which nothing of the module's filter is there, whatever was there before."""
     name = table_name(module)
@@ -174,7 +176,7 @@ def difference(old: FarmRules, new: FarmRules, flows: Iterable[Flow] = ()) -> st
     """
     if _standing(old) != _standing(new):
         return None
-    if digest(old) == digest(new):
+    if old.digest == new.digest:
         return ""
     table = f"netdev {table_name(new.module)}"
     before, after = _owner_texts(old), _owner_texts(new)
@@ -195,7 +197,7 @@ def difference(old: FarmRules, new: FarmRules, flows: Iterable[Flow] = ()) -> st
 
 
 def _mark(rules: FarmRules, verb: str) -> str:
-    return f"{verb} chain netdev {table_name(rules.module)} digest_{digest(rules)}\n"
+    return f"{verb} chain netdev {table_name(rules.module)} digest_{rules.digest}\n"
 
 
 def _tag(node: str) -> str:
