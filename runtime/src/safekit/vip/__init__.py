@@ -1,7 +1,7 @@
 """Virtual addresses: taken, announced, filtered, released (spec §3.5, §5.3, §5.4; `docs/architecture.md`).
 
 Synchronous and quick (milliseconds; `nft` takes tens): `module.py` calls them in a thread. Each may be repeated at any
-time. All raise `VipError(code, message, facts)` and then have changed nothing.
+time. All raise `VipError(code, message, facts)`; `plan`, `take` and a first `up` have then changed nothing.
 
 Mirror (`mirror.py`):
     vip = MirrorVip(module, addresses: tuple[VirtualAddress, ...], run: Path)      # run = Paths.module_run(module)
