@@ -151,7 +151,7 @@ class World:
         return tick
 
     def _broadcast(self, name: str, beat: Beat) -> None:
-        body = encode(beat)
+        received = decode(encode(beat))
         for lan in self.lans:
             self._counters[name] += 1
             order = (self._life[name], self._counters[name])
@@ -160,10 +160,10 @@ class World:
                     continue
                 for _ in range(2 if self.random.random() < self.doubled else 1):
                     self._at(
-                        self.now + self.random.uniform(*self.delay), self._delivery(name, target, lan, order, body)
+                        self.now + self.random.uniform(*self.delay), self._delivery(name, target, lan, order, received)
                     )
 
-    def _delivery(self, source: str, target: str, lan: str, order: tuple[int, int], body: bytes) -> Callable[[], None]:
+    def _delivery(self, source: str, target: str, lan: str, order: tuple[int, int], beat: Beat) -> Callable[[], None]:
         def deliver() -> None:
             core = self.cores.get(target)
             if core is None:
@@ -171,7 +171,7 @@ class World:
             if self._asleep.get(target, 0.0) > self.now:
                 self._at(self._asleep[target], deliver)
                 return
-            self._take(target, core.received(self.now, lan, source, order, decode(body)))
+            self._take(target, core.received(self.now, lan, source, order, beat))
             if core.urgent:
                 self._broadcast(target, core.beat(None, self.now))
 

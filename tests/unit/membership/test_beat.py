@@ -5,7 +5,7 @@ states).
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safekit.membership.beat import (
@@ -39,16 +39,19 @@ payloads = st.dictionaries(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(beats)
 def test_beat_survives_the_wire(beat: Beat) -> None:
     assert decode(encode(beat)) == beat
 
 
+@settings(deadline=None, max_examples=60)
 @given(payloads)
 def test_payload_survives_the_wire(payload: dict[str, object]) -> None:
     assert decode_payload(encode_payload(payload)) == payload
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.binary(max_size=300))
 def test_body_that_is_no_beat_is_malformed_and_nothing_else(body: bytes) -> None:
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from safekit.membership.beat import Beat, WireView, encode_payload, node_id
@@ -9,6 +11,9 @@ from safekit.membership.channels import ChannelError
 from safekit.membership.events import LinkDown, LinkUp, MemberPayload, PeerDaemon, RanLate, View, ViewChanged
 from safekit.membership.group import GroupCore
 from tests.unit.membership.simulation import World, group_channel
+
+WORLDS = range(int(os.environ.get("SIMULATED_WORLDS", "10")))
+"""How many seeds of each kind; a night of thousands costs a minute per hundred."""
 
 PULSE, SLOST, MLOST = 0.1, 1.0, 2.0
 A_FEW_PULSES = 3 * PULSE
@@ -138,7 +143,7 @@ def test_node_that_forgot_everything_gets_the_view_back(name: str) -> None:
 # --- split and heal -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", WORLDS)
 def test_sides_of_a_split_agree_within_and_all_agree_after_it_heals(seed: int) -> None:
     world = World(seed, names(2 + seed % 15), loss=0.05, delay=(0.001, 0.08), doubled=0.05)
     world.start(*world.names)
@@ -160,12 +165,12 @@ def test_sides_of_a_split_agree_within_and_all_agree_after_it_heals(seed: int) -
     assert sum(map(len, world.views.values())) == changes, "and nothing moves after that"
 
 
-ONCE_FAILED = (120, 124, 133, 136, 142, 198, 229, 230, 241, 248)
+ONCE_FAILED = (120, 124, 133, 142, 229)
 """Worlds in which a follower gave up its leader and came back under the same names: the leader saw nothing to change.
 """
 
 
-@pytest.mark.parametrize("seed", [*range(25), *ONCE_FAILED])
+@pytest.mark.parametrize("seed", [*WORLDS, *ONCE_FAILED])
 def test_any_sequence_of_faults_ends_in_one_group_of_the_living(seed: int) -> None:
     """Kills, starts, pauses, splits at any moment; when they end, agreement within a bound. Epochs grow all along
     (`World`).
@@ -235,7 +240,7 @@ def test_second_lan_carries_the_group_when_the_first_is_cut() -> None:
 def test_no_view_changes_under_twenty_percent_loss(seed: int) -> None:
     world = grouped(seed, (2, 3, 5, 8)[seed])
     world.loss, world.delay, world.doubled = 0.2, (0.0005, 0.05), 0.05
-    world.run(120)
+    world.run(60)
     assert all(len(views) == 1 for views in world.views.values())
 
 
@@ -246,6 +251,17 @@ def test_node_that_slept_doubts_itself_before_the_others() -> None:
         world.run(5)
         assert all(len(views) == 1 for views in world.views.values())
         assert any(isinstance(event, RanLate) for _, name, event in world.events if name == sleeper)
+
+
+def test_peer_that_was_nearly_lost_before_the_sleep_gets_two_more_pulses_after_it() -> None:
+    core = GroupCore(group_channel("n01", ["n01", "n02"]), 0.0)
+    core.received(0.05, "default", "n02", (7, 1), Beat())
+    for tick in range(10):
+        core.tick(tick / 10)
+    told = [*core.tick(5.0), *core.tick(5.1)]
+    assert any(isinstance(event, RanLate) for event in told)
+    assert not any(isinstance(event, LinkDown) for event in told)
+    assert any(isinstance(event, LinkDown) for event in core.tick(5.25))
 
 
 def test_leader_that_slept_for_long_declares_nobody_dead_when_it_wakes_up() -> None:

@@ -139,6 +139,14 @@ def test_node_that_slept_longer_than_the_timeout_gives_the_peer_one_more_interva
     assert [type(event) for _, event in tick_until(core, 7.0)] == [LinkDown, PeerLost]
 
 
+def test_peer_that_was_nearly_lost_before_the_sleep_gets_two_more_pulses_after_it() -> None:
+    core = HeartbeatCore(channel(pulse=0.1, timeout=1.0), 0.0)
+    core.received(0.0, "default", "n2", (1, 1), Beat())
+    assert tick_until(core, 0.95) == []
+    assert [type(event) for event in core.tick(5.0)[1]] == [RanLate]
+    assert [when for when, _ in tick_until(core, 9.0)] == [pytest.approx(5.2)] * 2
+
+
 def test_node_that_slept_still_finds_a_dead_peer_dead() -> None:
     core = HeartbeatCore(channel(pulse=0.1, timeout=1.0), 0.0)
     core.received(0.0, "default", "n2", (1, 1), Beat())
@@ -158,7 +166,7 @@ def test_restart_of_the_pulse_presumes_alive_what_was_alive_for_one_timeout() ->
     assert PeerLost("mirror:db", "n2") in [event for when, event in tick_until(again, 4.0) if when >= 3.5]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(5))
 def test_no_loss_is_declared_under_twenty_percent_of_lost_and_reordered_beats(seed: int) -> None:
     """Spec's defaults but a time-out of 10 s: 14 beats in a row would have to be lost."""
     chance = random.Random(seed)

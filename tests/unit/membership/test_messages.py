@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safekit.membership import messages
@@ -77,6 +77,7 @@ def test_event_survives_the_socket(event: PulseEvent) -> None:
     assert messages.event_from_json(message) == event
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.dictionaries(st.text(), st.integers())), st.integers(1, 50))
 def test_frames_are_found_however_the_stream_is_cut(sent: list[dict[str, int]], piece: int) -> None:
     stream = b"".join(map(messages.frame, sent))

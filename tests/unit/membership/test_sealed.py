@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safekit.membership.sealed import WINDOW, Incarnation, Opened, Opener, Refusal, Sealer, overhead
@@ -89,6 +89,7 @@ def test_reordered_datagrams_are_accepted_within_the_window_and_not_beyond() -> 
     assert reason(receiver.open("default", datagrams[0])) == "replayed"
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(0, 3 * WINDOW), min_size=1, max_size=200), st.integers(0, 2**32))
 def test_no_order_of_arrival_gets_a_datagram_accepted_twice(arrivals: list[int], seed: int) -> None:
     seal, receiver = sealer(), opener()
@@ -103,11 +104,13 @@ def test_no_order_of_arrival_gets_a_datagram_accepted_twice(arrivals: list[int],
         newest = max(newest, number)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.binary(max_size=200))
 def test_whatever_arrives_is_refused_and_never_raises(noise: bytes) -> None:
     assert isinstance(opener().open("default", noise), Refusal)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_no_bit_of_a_datagram_can_be_changed(position: int, change: int) -> None:
     datagram = bytearray(sealer().seal("default", b"a beat of this node"))
