@@ -35,7 +35,8 @@ beats = st.builds(
     st.frozensets(numbers, max_size=32),
 )
 payloads = st.dictionaries(
-    st.text(), st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=20)
+    st.text(max_size=12),
+    st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.text(max_size=8), max_size=5),
 )
 
 
