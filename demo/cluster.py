@@ -18,7 +18,7 @@ def state(node: Node, module: str) -> dict[str, Any]:
 def wait_state(node: Node, module: str, states: str, timeout: float) -> dict[str, Any]:
     """Wait until the module is in one of `states` (Ready)."""
     answer: dict[str, Any] = _ask(
-        node, f"/modules/{module}/wait?state={states}&substate=Ready&timeout={timeout:g}", timeout
+        node, f"/modules/{module}/wait?state={states}&substate=Ready&timeout={timeout:g}", timeout, patient=True
     )
     if "error" in answer:
         raise TimeoutError(f"{node.name}: {answer['error']['message']}")
@@ -48,9 +48,13 @@ def primary(nodes: list[Node], module: str) -> Node | None:
     return None
 
 
-def _ask(node: Node, path: str, timeout: float = 20, *, method: str = "GET", body: str | None = None) -> Any:
+def _ask(
+    node: Node, path: str, timeout: float = 20, *, method: str = "GET", body: str | None = None, patient: bool = False
+) -> Any:
+    """Ask the local API of a node. `patient`: also a node that has just booted, whose daemon does not listen yet."""
     data = ["--header", "Content-Type: application/json", "--data", body] if body is not None else []
     socket = ["--unix-socket", "/run/safekit/safekitd.sock"]
+    retry = ["--retry", "30", "--retry-delay", "1", "--retry-all-errors"] if patient else []
     url = f"http://localhost/api/v1{path}"
-    done = node.run(["curl", "--silent", *socket, "--request", method, *data, url], timeout=timeout + 15)
+    done = node.run(["curl", "--silent", *retry, *socket, "--request", method, *data, url], timeout=timeout + 15)
     return json.loads(done.out)

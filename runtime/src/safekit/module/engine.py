@@ -258,6 +258,8 @@ class Module(ABC, Generic[S]):
         user = self.around.config.service.user
         if user is None:
             return
+        if script.name == "prestart":
+            await self.around.scripts.trim_logs(self.around.name, user.userlogsize)
         stops = script.name.startswith("stop_")
         limit = (user.forcestoptimeout if script.force else user.nicestoptimeout) if stops else None
         call = ScriptCall(

@@ -41,6 +41,7 @@ from safekit.vip.service import Member, VipError
 
 VIEW_S = 15.0
 """How long a node that starts waits for the group's view."""
+REPAIR_S = 20.0
 
 
 class FarmModule(Module[FarmState]):
@@ -73,6 +74,7 @@ class FarmModule(Module[FarmState]):
             around.node,
             f"{nodes}/{around.name}",
             around.paths.module_run(around.name),
+            tuple(around.cluster.node_names),
         )
 
     def _fresh(self) -> FarmState:
@@ -145,23 +147,34 @@ class FarmModule(Module[FarmState]):
         await self.around.pulse.remove_channel(self.channel)
 
     async def _enter(self) -> None:
-        """Take this node's share: known to the others first, then the filter, then the addresses."""
+        """Take this node's share.
+
+        First the filter and the addresses, then the word to the others, who forward to it at once.
+        """
         if self._vip is None:
             return
         try:
             self._macs = await asyncio.to_thread(self._vip.macs)
             self.in_service = True
-            self._publish()
             async with self._applying:
                 self._applied = self._members()
                 await asyncio.to_thread(self._vip.up, self._applied)
         except VipError as error:
             self.in_service = False
-            self._publish()
             raise StepError(error.message) from error
+        self._publish()
         self._say_share()
         self._spawn(self._vip.keep_announcing(), "announce")
+        self._spawn(self._repair(), "repair")
         self._spawn(self._apply())
+
+    async def _repair(self) -> None:
+        """Put back what a stranger took away, now and then; nothing is written when nothing is missing."""
+        while True:
+            await asyncio.sleep(REPAIR_S)
+            async with self._applying:
+                if self.in_service and await asyncio.to_thread(self._vip.update, self._applied):
+                    self.log.write("vip", "C", "addresses or filter were changed by somebody else and are repaired")
 
     async def _leave(self) -> None:
         if self._vip is None:
@@ -169,6 +182,7 @@ class FarmModule(Module[FarmState]):
         vip = self.around.config.service.vip
         assert vip is not None
         self._end("announce")
+        self._end("repair")
         self.in_service = False
         self._publish()
         try:
