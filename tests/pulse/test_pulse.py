@@ -34,7 +34,9 @@ from safekit.membership import (
     PeerDaemon,
     PeerLost,
     PeerPayload,
+    Pulse,
     PulseError,
+    PulseEvent,
     Refused,
     ViewChanged,
 )
@@ -353,6 +355,22 @@ async def test_client_says_what_is_wrong(node: Nodes, tmp_path: Path, port: int)
     with pytest.raises(ChannelError, match="names whose CRC-32 differ"):
         await n1.client.set_channel(farm("plumless", {"plumless": "127.0.0.11", "buckeroo": "127.0.0.12"}, port))
     assert n1.client.connected
+
+
+async def test_listener_that_fails_is_reported_and_costs_no_event(node: Nodes, port: int) -> None:
+    n1, reported = node("n1"), []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["message"]))
+
+    def fail_on_connection(event: PulseEvent) -> None:
+        n1._take(event)
+        if isinstance(event, Connected):
+            raise LookupError("a mistake of the listener")
+
+    n1.client = Pulse(n1.folder / "run" / "pulse.sock", on_event=fail_on_connection)
+    await n1.start(mirror("n1", "n2", ADDRESSES, port, pulse=0.05, timeout=0.2))
+    await n1.heard(PeerLost("mirror:db", "n2"))
+    assert len(reported) == 1
+    assert reported[0].startswith("a listener failed on Connected")
 
 
 async def test_order_to_stop_ends_the_process_in_good_order_and_says_no_goodbye(pair: Pair) -> None:

@@ -146,10 +146,16 @@ class Pulse:
             table.pop(name, None)
 
     def _tell(self, event: PulseEvent) -> None:
-        if self._on_event is not None:
-            self._on_event(event)
-        else:
+        if self._on_event is None:
             self._queue.put_nowait(event)
+            return
+        try:
+            self._on_event(event)
+        except Exception as error:
+            # The listener's mistake must not cost the daemon its membership: it is reported, and the next event comes.
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"a listener failed on {event}", "exception": error}
+            )
 
     def _send(self, request: dict[str, Any], channel: str | None = None) -> asyncio.Future[dict[str, Any]]:
         assert self._writer is not None
