@@ -9,6 +9,7 @@ the daemons, and they pick up what runs.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -117,6 +118,8 @@ def install(paths: Paths, check: bool) -> bool:
             changed = True
             if not check:
                 _systemctl("enable", "--quiet", name)
+    if changed and not check:
+        os.sync()  # a power cut a minute after the installation must not leave half of it
     return changed
 
 

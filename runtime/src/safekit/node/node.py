@@ -36,10 +36,11 @@ from safekit.api.face import (
 )
 from safekit.automaton.vocabulary import Action as Verb
 from safekit.automaton.vocabulary import Command, Role
-from safekit.config import UserConfig, check_module, load_cluster, ports
+from safekit.config import ConfigError, UserConfig, check_module, load_cluster, ports
 from safekit.membership import Pulse, PulseEvent
 from safekit.module.engine import Surroundings
 from safekit.module.farm import FarmModule
+from safekit.module.files import UnreadableFile
 from safekit.module.mirror import MirrorModule
 from safekit.module.settings import read_settings, write_settings
 from safekit.node import checks
@@ -71,7 +72,7 @@ class Node:
         self._modules: dict[str, AnyModule] = {}
         self._scripts = ScriptRunner(paths, started=self._script_started)
         self._pulse = Pulse(paths.pulse_socket, on_event=self._hear)
-        self._cluster = ClusterMembership(self._pulse, self._say_cluster)
+        self._cluster = ClusterMembership(self._pulse, self._say)
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -86,15 +87,27 @@ class Node:
         self._applied = self._files.read()
         if self._applied is None:
             return
-        names = [name for name in self._trees.ids() if self._trees.applied(name) is not None]
-        for name in names:
-            await self._open_module(name, self._trees.load_active(name))
+        for name in self._trees.ids():
+            await self._open_configured(name)
         await self._pulse.keep_channels({"cluster", *(module.channel for module in self._modules.values())})
         await self._cluster.join(self._applied)
         for module in self._modules.values():
             await module.resume()
         self._changed()
         await self._start_at_boot()
+
+    async def _open_configured(self, name: str) -> None:
+        """Open a module whose applied configuration can be read.
+
+        One that is damaged costs no other module its service.
+        """
+        try:
+            if self._trees.applied(name) is not None:
+                await self._open_module(name, self._trees.load_active(name))
+        except (ConfigError, UnreadableFile, OSError, KeyError, ValueError) as error:
+            self._say(
+                f"module {name} is not available, apply its configuration again (`safekit config -m {name}`): {error}"
+            )
 
     async def close(self) -> None:
         """End the daemon's work; every application, address, filter and replication stays as it is."""
@@ -166,7 +179,7 @@ class Node:
             if module.channel == channel:
                 module.on_pulse(event)
 
-    def _say_cluster(self, message: str) -> None:
+    def _say(self, message: str) -> None:
         self.commands.event("cluster", None, message)
         print(message, flush=True)  # the journal of safekitd.service
 
@@ -330,7 +343,7 @@ class Node:
             name=am,
             id=number,
             mode=module.around.config.service.mode if module else None,
-            configured=applied is not None,
+            configured=module is not None,
             signature=applied.signature if applied else None,
             edited_signature=self._trees.signature_of_edited(am),
             date=applied.date if applied else None,
@@ -425,7 +438,7 @@ class Node:
         async with self._changing:
             self._require_installed(am)
             before, edited = self._trees.applied(am), self._trees.signature_of_edited(am)
-            if before is not None and before.signature == edited:
+            if before is not None and before.signature == edited and am in self._modules:
                 return Applied(False, before.signature)
             self._require_stopped(am, "then apply the configuration")
             config = await asyncio.to_thread(self._check_config, am)

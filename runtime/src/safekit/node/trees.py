@@ -6,6 +6,7 @@ former one is kept until the new one has been accepted. A crash at any point lea
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from safekit.config import UserConfig, load_userconfig
 from safekit.config.package import extract, read_package, read_tree, write_package
-from safekit.module.files import read_json, write_json
+from safekit.module.files import UnreadableFile, read_json, sync_folder, write_json
 from safekit.paths import Paths
 
 
@@ -79,11 +80,12 @@ class ModuleTrees:
         return read_tree(root).signature if (root / "conf" / "userconfig.xml").exists() else None
 
     def applied(self, name: str) -> AppliedModule | None:
-        """What is applied; None for a module that is not configured."""
-        saved = read_json(self._paths.active(name) / "applied.json")
-        if saved is None:
+        """What is applied; None for a module that is not configured, or whose mark of it is damaged."""
+        try:
+            saved = read_json(self._paths.active(name) / "applied.json")
+            return AppliedModule(str(saved["signature"]), datetime.fromisoformat(saved["date"])) if saved else None
+        except (UnreadableFile, KeyError, TypeError, ValueError):
             return None
-        return AppliedModule(str(saved["signature"]), datetime.fromisoformat(saved["date"]))
 
     def apply(self, name: str, config: UserConfig) -> AppliedModule:
         """Make the edited tree the active one; `keep` or `revert` must follow."""
@@ -98,11 +100,13 @@ class ModuleTrees:
             {"signature": applied.signature, "date": applied.date.isoformat()},
             durable=True,
         )
+        _sync_tree(fresh)
         former = active.with_name(f".{name}.former")
         shutil.rmtree(former, ignore_errors=True)
         if active.exists():
             active.rename(former)
         fresh.rename(active)
+        sync_folder(active.parent)
         return applied
 
     def keep(self, name: str) -> None:
@@ -142,3 +146,17 @@ class ModuleTrees:
 
 def _load(path: Path, environment: dict[str, str]) -> UserConfig:
     return load_userconfig(path.read_bytes(), str(path), environment)
+
+
+def _sync_tree(root: Path) -> None:
+    """Every file and folder below `root` on disk: a name must never be durable before what it stands for."""
+    for folder, _, names in os.walk(root, topdown=False):
+        for name in names:
+            path = Path(folder, name)
+            if not path.is_symlink():
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        sync_folder(Path(folder))
