@@ -236,7 +236,7 @@ async def test_a_killed_primary_has_acknowledged_nothing_that_the_secondary_lack
     assert records(mirrored.b.data / "log") >= writer.acknowledged
     await mirrored.b.told(PrimaryLost)
 
-    # The survivor serves; the killed one finds its stale mount gone, knows that its own record is worth nothing, and is compared whole.
+    # The survivor serves; the killed one removes its stale mount, knows that its record is worth nothing, and is compared whole.
     await mirrored.b.plane.primary(generation="3")
     await in_thread(lambda: (mirrored.b.data / "after").write_text("after"))
     await mirrored.a.restart()
