@@ -189,6 +189,7 @@ static void make_and_reply(fuse_req_t request, fuse_ino_t parent_ino, const char
     struct operation *operation = operation_begin(request, REPLY_ENTRY);
     pthread_rwlock_wrlock(&namespace_lock);
     operation_changes_list(operation, parent);
+    operation_binds(parent, NULL);
     int error = make_entry(operation, parent, name, mode, rdev, target);
     pthread_rwlock_unlock(&namespace_lock);
     operation_end(operation, error);
@@ -207,6 +208,7 @@ static void remove_entry(fuse_req_t request, fuse_ino_t parent_ino, const char *
     struct operation *operation = operation_begin(request, REPLY_STATUS);
     pthread_rwlock_wrlock(&namespace_lock);
     operation_changes_list(operation, parent);
+    operation_binds(parent, NULL);
     int error = unlinkat(parent->fd, name, op == OP_RMDIR ? AT_REMOVEDIR : 0) ? errno : 0;
     if (!error) {
         struct message message = {.frame = {.op = (uint16_t)op}, .name = name};
@@ -243,6 +245,7 @@ static void op_rename(fuse_req_t request, fuse_ino_t from_ino, const char *name,
     pthread_rwlock_wrlock(&namespace_lock);
     operation_changes_list(operation, from);
     if (to != from) operation_changes_list(operation, to);
+    operation_binds(from, to);
     entry_moves(operation, from, from->fd, name);
     if (flags & RENAME_EXCHANGE) entry_moves(operation, to, to->fd, new_name);
     int error = flags & RENAME_WHITEOUT ? EINVAL : renameat2(from->fd, name, to->fd, new_name, flags) ? errno : 0;
@@ -263,6 +266,7 @@ static void op_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent_ino, c
     pthread_rwlock_wrlock(&namespace_lock);
     operation_changes_list(operation, parent);
     if (resync_active()) resync_moved(inode);
+    operation_binds(inode, parent);
     int error = local_link(inode->fd, parent->fd, name);
     if (!error) error = look_up(request, parent->fd, name, &operation->entry);
     if (!error) {
@@ -508,6 +512,7 @@ static void op_create(fuse_req_t request, fuse_ino_t parent_ino, const char *nam
     struct operation *operation = operation_begin(request, REPLY_CREATE);
     pthread_rwlock_wrlock(&namespace_lock);
     operation_changes_list(operation, parent);
+    operation_binds(parent, NULL);
     int error = make_entry(operation, parent, name, (mode & 07777) | S_IFREG, 0, NULL);
     pthread_rwlock_unlock(&namespace_lock);
     if (error == EEXIST && !(file->flags & O_EXCL)) error = look_up(request, parent->fd, name, &operation->entry);

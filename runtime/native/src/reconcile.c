@@ -132,12 +132,12 @@ static int list_entry(const struct message *message) {
     bool here = fstatat(listing.fd, message->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
     struct claim *claim = f->flags & FRAME_CLAIM ? claim_by_key(f->size) : NULL;
     bool replace = here && is_other(&st, message);
-    if (here && !replace && S_ISREG(f->mode)) {
+    if (here && !replace && !S_ISDIR(f->mode)) {
         struct claim *other = claim_by_inode(&st);
         if (claim) replace = other != claim;
         else if (f->flags & FRAME_CLAIM) replace = other != NULL;
         // One name there, several here: whatever else has this inode here will be compared on its own.
-        else replace = st.st_nlink > 1 && (other || f->flags & FRAME_FULL);
+        else replace = st.st_nlink > 1 && (other || f->flags & FRAME_FULL || !S_ISREG(f->mode));
     }
     int error = 0;
     if (replace) {

@@ -112,7 +112,7 @@ static void list_entry(const struct directory *directory, int parent, const char
     struct message message = {.frame = {.op = OP_LIST_ENTRY, .size = key}, .name = name};
     describe(&message.frame, st);
     if (flags & (MARK_CONTENT | MARK_TREE)) message.frame.flags |= FRAME_FULL;
-    if (type == S_IFREG && st->st_nlink > 1) message.frame.flags |= FRAME_CLAIM;
+    if (type != S_IFDIR && st->st_nlink > 1) message.frame.flags |= FRAME_CLAIM;
     char target[PATH_MAX] = "";
     unsigned char *xattrs = NULL;
     if (type == S_IFLNK) {

@@ -249,6 +249,12 @@ void operation_changes_list(struct operation *operation, struct inode *parent) {
     if (resync_active()) resync_ensure_listed(parent);
 }
 
+// With namespace_lock held for writing nobody else can bind, so what is bound here stays so until the change was shipped.
+void operation_binds(struct inode *object, struct inode *second) {
+    reserve(object, second, true);
+    pthread_mutex_unlock(&stream.lock);
+}
+
 void operation_ship(struct operation *operation, struct message *message, struct inode *object, struct inode *second, bool named) {
     bool reserved = reserve(object, second, named);
     if (!reserved && !stream.up && stream.answers != ANSWER_HELD) {
