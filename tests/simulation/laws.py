@@ -45,6 +45,7 @@ class Laws:
     def __init__(self, world: World) -> None:
         self.world = world
         self.acked: dict[int, Write] = {}
+        self._begun: dict[int, dict[str, int]] = {}
         self.generations: dict[str, tuple[str, int]] = {}
         self._steps: dict[str, tuple[int, int]] = {}
 
@@ -54,9 +55,15 @@ class Laws:
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
+    def begun(self, write: int) -> None:
+        """The application asked for it: a machine that loses its power from now on may lose it."""
+        self._begun[write] = {node.name: node.boots for node in self.world.nodes.values()}
+
     def acknowledged(self, write: int, node: str, mirrored: bool, fsync: bool) -> None:
         """The application heard that its write is done."""
-        without = frozenset(n.name for n in self.world.nodes.values() if mirrored and write not in n.copy.memory)
+        boots = self._begun.pop(write, {})
+        nodes = self.world.nodes.values() if mirrored else ()
+        without = frozenset(n.name for n in nodes if write not in n.copy.memory or n.boots != boots.get(n.name))
         self.acked[write] = Write(mirrored, fsync, node, without)
 
     def crashed(self, node: Node, lost: set[int]) -> None:
@@ -74,10 +81,12 @@ class Laws:
         """The node's application may write from now on."""
         if node.peer.plane.mode == "primary" and not self.world.stormy and not self.world.forced:
             self.broken(f"two primaries without any network fault: {node.name} joins {node.peer_name}")
-        if node.state.action == "prim" and self.world.forced:
-            return
+        forced = self.world.forced and node.state.row == "alone" and node.state.action == "prim"
         missing = [n for n, write in self.acked.items() if n not in node.copy.memory and self._must_survive(write)]
-        if missing:
+        if forced:
+            for number in missing:  # an administrator gave them up
+                del self.acked[number]
+        elif missing:
             self.broken(f"{node.name} serves without the acknowledged writes {missing}")
 
     def overwritten(self, node: Node, source: Node, content: frozenset[int]) -> None:

@@ -199,6 +199,7 @@ class Plane:
     def write(self, write: int, fsync: bool) -> None:
         """Local first, ship, wait for the peer, answer."""
         self.copy.memory.add(write)
+        self.node.world.laws.begun(write)
         if self.phase in ("alone", "resync"):
             if fsync:
                 self.copy.sync()

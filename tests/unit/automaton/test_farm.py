@@ -221,9 +221,8 @@ def test_daemon_restart_asks_for_the_running_step_again(node: Node) -> None:
     node.command(Action.START)
     asked = node.asked
     assert asked is not None and asked.step == Script("transition")
-    node.asked = None
-    node.tell(Resumed())
-    assert node.asked == asked
+    _, again = step(node.state, Resumed())
+    assert again == (asked,)
     assert (asked.current, asked.next, asked.action) == (Role.WAIT, Role.WAIT, "start")
 
 

@@ -295,6 +295,13 @@ def test_held_writes_end_in_an_error_when_the_peer_already_serves() -> None:
     assert state.data is DataPhase.OFF and state.plan == running.plan
 
 
+def test_nothing_is_done_beside_a_record_that_is_being_written() -> None:
+    recording = in_plan(replace(PRIM, data=DataPhase.LOST, asks=1), "lost", Record(RecordKind.ALONE))
+    serving = replace(SECOND_VIEW, role=Role.ALONE, answers=1)
+    state, asked, _ = performs(recording, serving)
+    assert asked == [] and state.urgent == ()
+
+
 def test_a_primary_whose_data_plane_was_stopped_beside_a_plan_leaves() -> None:
     state, _ = step(replace(PRIM, data=DataPhase.OFF), SECOND_VIEW)
     assert state.row == "leave_prim" and state.wish is Wish.AUTO

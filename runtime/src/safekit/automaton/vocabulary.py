@@ -54,7 +54,11 @@ class Wish(StrEnum):
 
 
 class RecordKind(StrEnum):
-    """Which sentence a `Record` step writes to the data record (`data.py`)."""
+    """Which sentence a `Record` step writes to the data record (`data.py`).
+
+    Before ALONE is written, everything in the replicated directories of this node is made durable: from then on nobody
+    else has it.
+    """
 
     ALONE = "alone"
     BOTH = "both"

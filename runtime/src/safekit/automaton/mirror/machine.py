@@ -100,10 +100,10 @@ def _release_held_writes(state: MirrorState) -> tuple[MirrorState, tuple[Effect,
     """
     if state.urgent or state.data is not DataPhase.LOST or not state.answered or state.peer.taking_over:
         return state, ()
+    if isinstance(state.plan[0], Record | DataAlone):
+        return state, ()
     if state.peer.is_(ALONE, PRIM):
         state = replace(state, urgent=(DataStop(),))
-    elif isinstance(state.plan[0], Record | DataAlone):
-        return state, ()
     else:
         state = replace(state, urgent=(Record(RecordKind.ALONE), DataAlone()))
     return state, _perform_urgent(state)

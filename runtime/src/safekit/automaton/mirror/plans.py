@@ -77,6 +77,7 @@ PLANS: dict[str, tuple[Step, ...]] = {
         Become(SECOND, T),
         Checkers("second", False),
         Script("stop_second"),
+        DataStop(),  # what this node acknowledged to a primary that still lives is durable before the record
         Record(RecordKind.ALONE),
         Become(ALONE, T),
         Script("transition"),
