@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -10,16 +9,28 @@ from dataclasses import dataclass
 from tests.nodes.node import Node, Running
 
 FIRST, LAST = 130, 249
+PROGRAM_FILE = "/tmp/web_clients.py"
 
 _PROGRAM = """
 import http.client, json, sys, time
-address, prefix, first, last, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]),
-float(sys.argv[5]) end = time.time() + seconds while True: answers = {} for number in range(first, last + 1): source =
-f"{prefix}.{number}" try: connection = http.client.HTTPConnection(address, 80, timeout=2, source_address=(source, 0))
-connection.request("GET", "/node") answer = connection.getresponse() answers[source] = answer.read().decode().strip()
-if answer.status == 200 else f"error: HTTP {answer.status}" connection.close() except OSError as error:
-answers[source] = f"error: {error}" print(json.dumps({"time": time.time(), "answers": answers}), flush=True) if
-time.time() >= end: break
+address, prefix, first, last, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])
+end = time.time() + seconds
+while True:
+    answers = {}
+    for number in range(first, last + 1):
+        source = f"{prefix}.{number}"
+        try:
+            connection = http.client.HTTPConnection(address, 80, timeout=2, source_address=(source, 0))
+            connection.request("GET", "/node")
+            answer = connection.getresponse()
+            text = answer.read().decode().strip()
+            answers[source] = text if answer.status == 200 else f"error: HTTP {answer.status}"
+            connection.close()
+        except OSError as error:
+            answers[source] = f"error: {error}"
+    print(json.dumps({"time": time.time(), "answers": answers}), flush=True)
+    if time.time() >= end:
+        break
 """
 
 
@@ -60,6 +71,7 @@ class WebClients:
     def prepare(self) -> None:
         """Give the client node the addresses of all its clients."""
         numbers = " ".join(str(number) for number in range(FIRST, LAST + 1))
+        self._client.write(PROGRAM_FILE, _PROGRAM)
         self._client.run(f"for i in {numbers}; do ip addr replace {self._prefix}.$i/24 dev eth0; done")
 
     def ask(self) -> Round:
@@ -75,11 +87,7 @@ class WebClients:
         return self._rounds(running.wait(timeout=300).out)
 
     def _command(self, seconds: float) -> str:
-        encoded = base64.b64encode(_PROGRAM.encode()).decode()
-        return (
-            f"echo {encoded} | base64 -d > /tmp/web_clients.py; "
-            f"python3 /tmp/web_clients.py {self._address} {self._prefix} {FIRST} {LAST} {seconds:g}"
-        )
+        return f"python3 {PROGRAM_FILE} {self._address} {self._prefix} {FIRST} {LAST} {seconds:g}"
 
     @staticmethod
     def _rounds(text: str) -> list[Round]:

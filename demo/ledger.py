@@ -128,8 +128,8 @@ class Ledger:
         self._running = self._client.start(f"exec bash {FOLDER}/loop")
 
     def stop(self) -> Promises:
-        """End the load in order, and say what was promised."""
-        self._client.run(f"touch {FOLDER}/stop; kill -INT $(cat {FOLDER}/pid)", check=False)
+        """End the load in order (SIGALRM is what ends a pgbench run in time), and say what was promised."""
+        self._client.run(f"touch {FOLDER}/stop; kill -ALRM $(cat {FOLDER}/pid)", check=False)
         if self._running is not None:
             self._running.wait(timeout=30, check=False)
             self._running = None

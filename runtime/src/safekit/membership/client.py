@@ -79,9 +79,12 @@ class Pulse:
 
     # --- what the daemon wants --------------------------------------------------------------------------------
 
-    async def set_channel(self, channel: Channel) -> None:
+    async def set_channel(self, channel: Channel, payload: Mapping[str, Any] | None = None) -> None:
         """Beat on `channel` from now on; again with the same definition changes nothing, with another one keeps what
         is alive.
+
+        `payload` is published with the first beat: no peer hears this node alive and takes its last life's words for
+        its present ones.
 
         What is already known of the peers comes as events before this returns. Raises `ChannelError`. While the pulse
         is away the wish is noted and carried out when it is back.
@@ -91,8 +94,12 @@ class Pulse:
             self._known[channel.name] = Known(channel)
         elif previous != channel:
             self._known[channel.name].redefined(channel)
+        request: dict[str, Any] = {"do": "set", "channel": messages.channel_to_json(channel)}
+        if payload is not None:
+            fit_payload(channel, payload)
+            request["payload"] = self._payloads[channel.name] = dict(payload)
         try:
-            await self._ask({"do": "set", "channel": messages.channel_to_json(channel)}, channel.name)
+            await self._ask(request, channel.name)
         except ChannelError:
             if previous is None:
                 self._forget(channel.name)

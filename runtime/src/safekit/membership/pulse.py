@@ -239,7 +239,11 @@ class PulseProcess:
                     reply["pid"] = os.getpid()
                     reply["channels"] = {name: runner.snapshot() for name, runner in self._runners.items()}
                 case "set":
-                    reply["snapshot"] = self._set(messages.channel_from_json(request["channel"])).snapshot()
+                    runner = self._set(messages.channel_from_json(request["channel"]))
+                    if "payload" in request:
+                        runner.publish(request["payload"], clock(), self._absent_s())
+                        self._dirty = True
+                    reply["snapshot"] = runner.snapshot()
                 case "remove":
                     self._remove(request["name"])
                 case "keep":
@@ -247,10 +251,10 @@ class PulseProcess:
                     for name in reply["removed"]:
                         self._remove(name)
                 case "publish":
-                    runner = self._runners.get(request["name"])
-                    if runner is None:
+                    found = self._runners.get(request["name"])
+                    if found is None:
                         raise ChannelError(str(request["name"]), "name", request["name"], "a channel that was set")
-                    runner.publish(request["payload"], clock(), self._absent_s())
+                    found.publish(request["payload"], clock(), self._absent_s())
                     self._dirty = True
                 case other:
                     raise BadMessage(f"do is {other!r}, expected hello, set, remove, keep or publish")

@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safekit.automaton.codec import decode, encode
-from safekit.automaton.data import DataRecord, resynchronising, why_not_alone
+from safekit.automaton.data import resynchronising, why_not_alone
 from safekit.automaton.mirror import (
     DataPhase,
     DataSaid,
@@ -40,11 +39,11 @@ from safekit.automaton.vocabulary import (
     Publish,
     Readiness,
     Record,
+    RecordKind,
     Role,
     Step,
     StepDone,
     Vip,
-    Wish,
 )
 from safekit.checkers import AddressChecker, InterfaceChecker
 from safekit.config import ports
@@ -65,6 +64,7 @@ from safekit.membership import (
 )
 from safekit.module.engine import Module, StepError, Surroundings
 from safekit.module.record import from_text, read_record, to_text, write_record
+from safekit.module.words import read_payload, write_payload
 from safekit.replication import (
     DataPlane,
     DataPlaneError,
@@ -86,6 +86,7 @@ from safekit.replication import (
 from safekit.replication import (
     PeerLost as ReplicaLost,
 )
+from safekit.replication.durable import copy_is_inconsistent, sync_below
 from safekit.vip.service import VipError
 
 PAIRING_S = 20.0
@@ -113,7 +114,6 @@ class MirrorModule(Module[MirrorState]):
         self._replicated = service.rfs is not None
         self.channel = f"mirror:{surroundings.name}"
         self.progress: ResyncProgress | None = None
-        self._listening = False
         self._published: dict[str, Any] = {}
         self._channel_open = False
         self._cluster_says = ""
@@ -135,11 +135,15 @@ class MirrorModule(Module[MirrorState]):
                 control=around.paths.module_run(around.name) / "rfs.sock",
                 state_dir=around.paths.module_var(around.name) / "rfs",
                 key_file=around.paths.cluster / "cluster.key",
-                directories=tuple(Path(replicated.dir) for replicated in rfs.replicated),
+                directories=self._process_directories(),
                 durability=rfs.async_,
                 binary=around.paths.safe / "venv" / "bin" / "safekit-rfs",
             )
         )
+
+    def _process_directories(self) -> tuple[Path, ...]:
+        rfs = self.around.config.service.rfs
+        return tuple(Path(replicated.dir) for replicated in rfs.replicated) if rfs else ()
 
     def _make_vip(self) -> Any:
         vip = self.around.config.service.vip
@@ -156,6 +160,8 @@ class MirrorModule(Module[MirrorState]):
         around = self.around
         path = around.paths.module_var(around.name) / "data.json"
         record, self._record_trouble = read_record(path)
+        if copy_is_inconsistent(around.paths.module_var(around.name) / "rfs"):
+            record = resynchronising(record)  # the mark is older than the record when the power failed between the two
         return MirrorState(
             node=around.node,
             peer_node=self.peer_node,
@@ -183,6 +189,8 @@ class MirrorModule(Module[MirrorState]):
         match step_:
             case Record(kind):
                 record = record_for(state, kind)
+                if kind is RecordKind.ALONE and self._process is not None:
+                    await asyncio.to_thread(sync_below, self._process_directories())
                 await asyncio.to_thread(write_record, self._record_file, record)
                 return Recorded(0, record)
             case Links(True):
@@ -219,7 +227,6 @@ class MirrorModule(Module[MirrorState]):
                     await plane.secondary(
                         address, port, generation=generation, clean=state.record.clean and bool(generation)
                     )
-                    self._set_listening(True)
                 case DataAlone():
                     await plane.alone(generation=generation)
                 case DataHandover():
@@ -229,7 +236,6 @@ class MirrorModule(Module[MirrorState]):
                 case Pair():
                     await self._pair(plane, generation)
                 case _:
-                    self._set_listening(False)
                     await self._stop_data(plane)
         except DirectoryError as error:
             raise StepError(str(error)) from error
@@ -376,8 +382,8 @@ class MirrorModule(Module[MirrorState]):
             self.channel, node=around.node, peer=self.peer_node, port=port, key=around.key, links=tuple(links)
         )
         self._channel_open = True
-        await around.pulse.set_channel(channel)
-        self._publish()
+        self._published = write_payload(self.state)
+        await around.pulse.set_channel(channel, self._published)
         self._spawn(self._believe_cluster(), "cluster")
 
     async def _close_channel(self) -> None:
@@ -448,7 +454,7 @@ class MirrorModule(Module[MirrorState]):
     def _publish(self) -> None:
         if not self._channel_open:
             return
-        payload = write_payload(self.state, self._listening)
+        payload = write_payload(self.state)
         if payload != self._published:
             self._published = payload
             self._spawn(self._send(payload))
@@ -456,10 +462,6 @@ class MirrorModule(Module[MirrorState]):
     async def _send(self, payload: Mapping[str, Any]) -> None:
         if payload is self._published:
             await self.around.pulse.publish(self.channel, payload)
-
-    def _set_listening(self, listening: bool) -> None:
-        self._listening = listening
-        self._publish()
 
     # --- addresses and checkers ---
 
@@ -528,8 +530,9 @@ class MirrorModule(Module[MirrorState]):
             self.put(DataSaid(DataPhase.FAILED, str(error)))
             return
         self._follow(process.plane)
+        if status.inconsistent and self.state.record.consistent:
+            self.put(ResyncBegan())
         phase = phase_of(status)
-        self._listening = status.role == "secondary"
         if phase is DataPhase.RECEIVING and self.state.readiness is Readiness.READY:
             phase = DataPhase.CUT
         if phase is DataPhase.INSTEP and self.state.data is not DataPhase.INSTEP:
@@ -574,35 +577,3 @@ def phase_of(status: Status) -> DataPhase:
             "lost": DataPhase.LOST,
         }.get(status.peer, DataPhase.ALONE)
     return DataPhase.FAILED
-
-
-def write_payload(state: MirrorState, listening: bool) -> dict[str, Any]:
-    """What this node says of itself in each heartbeat. Short names: it must fit in one datagram."""
-    return {
-        "r": state.role.value,
-        "s": state.readiness.value,
-        "w": state.wish.value,
-        "d": encode(state.record),
-        "p": state.data.value,
-        "l": listening,
-        "h": state.handed_over,
-        "x": state.swap,
-        "a": state.was.value,
-    }
-
-
-def read_payload(payload: Mapping[str, Any], peer: PeerView) -> PeerView:
-    """The peer's view of itself; what another version of the product adds or lacks changes nothing."""
-    record = decode(payload["d"])
-    assert isinstance(record, DataRecord)
-    return replace(
-        peer,
-        role=Role(payload["r"]),
-        readiness=Readiness(payload["s"]),
-        wish=Wish(payload["w"]),
-        record=record,
-        listening=bool(payload["l"]),
-        handed_over=str(payload["h"]),
-        asks_swap=bool(payload["x"]),
-        was=Role(payload["a"]),
-    )
