@@ -83,7 +83,9 @@ class Chaos:
 
     def create(self) -> object:
         path, content, mode = self.path(), self.content(), self.random.choice((0o600, 0o644, 0o400))
-        fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CREAT | self.random.choice((0, os.O_EXCL, os.O_TRUNC)), mode)
+        fd = os.open(
+            path, os.O_WRONLY | os.O_NONBLOCK | os.O_CREAT | self.random.choice((0, os.O_EXCL, os.O_TRUNC)), mode
+        )
         try:
             return os.write(fd, content)
         finally:

@@ -324,7 +324,11 @@ static int apply_xattr(const struct message *message) {
     const struct frame *f = &message->frame;
     int object = receive_object(f->id);
     if (object < 0 || !message->name) return ESTALE;
-    if (f->op == OP_REMOVEXATTR) return local_removexattr(object, message->name);
+    if (f->op == OP_REMOVEXATTR) {
+        // While a resync runs the attributes of the object may not have been compared yet: what matters is that this one is gone.
+        int error = local_removexattr(object, message->name);
+        return error == ENODATA ? 0 : error;
+    }
     return local_setxattr(object, message->name, message->data, f->data_size, 0);
 }
 

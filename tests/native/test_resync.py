@@ -1,0 +1,262 @@
+"""A resynchronisation makes two different trees equal, whatever was there, and says how far it is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from safekit.replication import (
+    DataPlaneError,
+    DataPlaneProcess,
+    InMirror,
+    PeerLost,
+    PrimaryLost,
+    ResyncEnded,
+    ResyncStarted,
+)
+from tests.native.pair import Pair, in_mirror, in_thread, opened
+from tests.native.trees import differences
+
+
+async def test_what_was_on_the_secondary_makes_no_difference(pair: Pair) -> None:
+    ours, theirs = pair.a.data, pair.b.data
+    big = os.urandom(5_000_000)
+    (ours / "big").write_bytes(big)
+    (theirs / "big").write_bytes(big[:2_000_000] + b"changed" + big[2_000_007:] + b"and longer")
+    (ours / "kind").mkdir()
+    (theirs / "kind").write_text("was a file")
+    (ours / "file").write_text("a file")
+    (theirs / "file").mkdir()
+    (theirs / "file" / "below").write_text("x")
+    os.symlink("here", ours / "link")
+    os.symlink("elsewhere", theirs / "link")
+    (ours / "one").write_text("linked")
+    os.link(ours / "one", ours / "kind" / "two")
+    (theirs / "one").write_text("not linked")
+    (theirs / "only").write_text("secondary")
+    (theirs / "other").write_text("linked only there")
+    os.link(theirs / "other", theirs / "attributes")
+    (ours / "attributes").write_text("x")
+    os.setxattr(ours / "attributes", "user.mine", b"1")
+    os.setxattr(theirs / "attributes", "user.theirs", b"2")
+    os.chown(ours / "attributes", 7, 8)
+    os.chmod(ours / "attributes", 0o6750)
+    with open(ours / "sparse", "wb") as file:
+        file.seek(50 << 20)
+        file.write(b"end")
+    (theirs / "sparse").write_bytes(b"x" * 3_000_000)
+    os.mkfifo(ours / "fifo")
+    (ours / "name with\nodd %=bytes").write_text("x")
+    os.utime(ours, ns=(1, 1234567890123456789))
+
+    await pair.a.plane.primary(generation="1")
+    await pair.listen(pair.b)
+    connected = await pair.connect()
+    assert not connected.incremental and connected.reason
+    assert not (await pair.b.told(ResyncStarted)).incremental
+    await pair.a.told(InMirror)
+    await pair.b.told(ResyncEnded)
+    assert differences(ours, theirs) == []
+    assert (theirs / "sparse").stat().st_blocks < 100
+    status = await pair.b.plane.status()
+    assert status.exact and not status.inconsistent
+
+
+async def test_a_zone_that_is_equal_is_not_written_again(pair: Pair) -> None:
+    content = os.urandom(8 << 20)
+    for side in (pair.a, pair.b):
+        (side.data / "big").write_bytes(content)
+    with open(pair.a.data / "big", "r+b") as file:
+        file.seek(3 << 20)
+        file.write(b"changed")
+    fragments = _written_bytes(pair.b.process)
+    await pair.a.plane.primary(generation="1")
+    await pair.listen(pair.b)
+    await pair.mirror()
+    assert differences(pair.a.data, pair.b.data) == []
+    assert _written_bytes(pair.b.process) - fragments < 3 << 20
+
+
+async def test_only_what_changed_is_compared_after_a_clean_stop_of_the_secondary(mirrored: Pair) -> None:
+    a, b = mirrored.a, mirrored.b
+
+    def before() -> None:
+        (a.data / "d" / "deep").mkdir(parents=True)
+        for i in range(300):
+            (a.data / "d" / f"f{i}").write_bytes(b"%d" % i)
+
+    await in_thread(before)
+    await b.plane.idle()
+    assert (await a.told(PeerLost)).held
+    await a.plane.alone(generation="3")
+
+    def meanwhile() -> None:
+        (a.data / "d" / "f7").write_text("seven")
+        os.rename(a.data / "d" / "deep", a.data / "d" / "moved")
+        (a.data / "d" / "moved" / "new").write_text("new")
+        os.unlink(a.data / "d" / "f8")
+        os.chmod(a.data / "d" / "f9", 0o600)
+        os.link(a.data / "d" / "f10", a.data / "d" / "f10-too")
+        os.symlink("f11", a.data / "d" / "link")
+
+    await in_thread(meanwhile)
+    assert 0 < (await a.plane.status()).dirty < 15
+    await mirrored.listen(b)
+    assert (await mirrored.connect()).incremental
+    status = await a.until(lambda status: status.peer == "mirror")
+    assert status.files_done < 10 and status.dirty == 0
+    await a.plane.handover()
+    assert differences(a.data, b.data) == []
+
+
+async def test_the_dirty_set_outlives_a_clean_stop_of_the_primary(mirrored: Pair) -> None:
+    a, b = mirrored.a, mirrored.b
+    await b.plane.idle()
+    await a.told(PeerLost)
+    await a.plane.alone(generation="3")
+    await in_thread(lambda: (a.data / "changed").write_text("while alone"))
+    await a.process.stop()
+    await a.restart()
+    await a.plane.primary(generation="4")
+    assert (await a.plane.status()).dirty >= 2
+    await mirrored.listen(b)
+    connected = await mirrored.connect()
+    assert connected.incremental, connected.reason
+    await in_mirror(a)
+    assert (b.data / "changed").read_text() == "while alone"
+
+
+async def test_a_primary_that_was_killed_while_alone_compares_everything(mirrored: Pair) -> None:
+    a, b = mirrored.a, mirrored.b
+    await b.plane.idle()
+    await a.told(PeerLost)
+    await a.plane.alone(generation="3")
+    await in_thread(lambda: (a.data / "changed").write_text("while alone"))
+    await a.kill()
+    await a.restart()
+    await a.plane.primary(generation="4")
+    await mirrored.listen(b)
+    assert not (await mirrored.connect()).incremental
+    await in_mirror(a)
+    await a.plane.handover()
+    assert differences(a.data, b.data) == []
+
+
+async def test_a_copy_that_may_have_lost_something_is_compared_whole(mirrored: Pair) -> None:
+    a, b = mirrored.a, mirrored.b
+    await b.plane.idle()
+    await a.told(PeerLost)
+    await a.plane.alone(generation="3")
+    await b.plane.secondary("127.0.0.1", mirrored.port, generation="0", clean=False)
+    connected = await mirrored.connect()
+    assert not connected.incremental and "lost" in connected.reason
+
+
+async def test_an_unfinished_resync_is_never_started_from(pair: Pair) -> None:
+    for i in range(40):
+        (pair.a.data / f"f{i}").write_bytes(os.urandom(3_000_000))
+    await pair.a.plane.primary(generation="1")
+    await pair.listen(pair.b)
+    await pair.connect()
+    await pair.b.told(ResyncStarted)
+    await pair.b.kill()
+    assert not (await pair.a.told(PeerLost)).held  # nobody waited for this secondary
+    await in_thread(lambda: (pair.a.data / "f0").write_text("the primary goes on"))
+    await pair.b.restart()
+    assert (await pair.b.plane.status()).inconsistent
+    with pytest.raises(DataPlaneError) as refused:
+        await pair.b.plane.primary(generation="2")
+    assert refused.value.code == "inconsistent"
+    await pair.listen(pair.b)
+    assert not (await pair.connect()).incremental
+    await in_mirror(pair.a)
+    assert not (await pair.b.plane.status()).inconsistent
+    await pair.a.plane.handover()
+    assert differences(pair.a.data, pair.b.data) == []
+
+
+async def test_a_wrong_key_is_refused_by_both_sides(tmp_path: Path, binary: Path) -> None:
+    async with opened(Pair(tmp_path, binary)) as pair:
+        pair.b.key.write_bytes(b"another key, also long enough")
+        (pair.b.data / "f").write_text("untouched")
+        await pair.serve()
+        with pytest.raises(DataPlaneError) as refused:
+            await pair.connect()
+        assert refused.value.code == "key"
+        assert (await pair.a.plane.status()).peer == "none"
+        assert (await pair.b.plane.status()).peer == "listening"
+        assert not (await pair.b.plane.status()).inconsistent
+        assert (pair.b.data / "f").read_text() == "untouched"
+
+
+async def test_different_directories_are_refused(tmp_path: Path, binary: Path) -> None:
+    async with opened(Pair(tmp_path, binary)) as pair:
+        pair.b.process = DataPlaneProcess(
+            type(pair.b.settings)(**{**vars(pair.b.settings), "names": ("/somewhere/else",)}), systemd=False
+        )
+        await pair.serve()
+        with pytest.raises(DataPlaneError) as refused:
+            await pair.connect()
+        assert refused.value.code == "directories"
+        assert "/somewhere/else" in refused.value.message and "/data" in refused.value.message
+
+
+async def test_a_stranger_on_the_port_gets_nothing_and_stops_nothing(pair: Pair) -> None:
+    await pair.a.plane.primary(generation="1")
+    await pair.listen(pair.b)
+    for rubbish in (b"GET / HTTP/1.0\r\n\r\n" * 5, bytes(100)):
+        subprocess.run(
+            [
+                "python3",
+                "-c",
+                f"import socket; s = socket.create_connection(('127.0.0.1', {pair.port})); s.sendall({rubbish!r})",
+            ],
+            check=True,
+        )
+    await pair.mirror()
+
+
+async def test_a_port_in_use_is_named(pair: Pair) -> None:
+    await pair.listen(pair.b)
+    with pytest.raises(DataPlaneError) as refused:
+        await pair.listen(pair.a)
+    assert refused.value.code == "port" and str(pair.port) in refused.value.message
+    assert (await pair.a.plane.status()).role == "idle"
+    (pair.a.data / "f").write_text("not protected any more")
+
+
+async def test_progress_counts_files_and_bytes(pair: Pair) -> None:
+    for i in range(20):
+        (pair.a.data / f"f{i}").write_bytes(hashlib.sha256(b"%d" % i).digest() * 1000)
+    await pair.a.plane.primary(generation="1")
+    await pair.listen(pair.b)
+    await pair.mirror()
+    status = await pair.a.plane.status()
+    assert (status.files_done, status.files_total) == (20, 20)
+    assert status.bytes_done == status.bytes_total == 20 * 32_000
+
+
+async def test_a_second_start_is_refused_while_the_first_lives(pair: Pair) -> None:
+    settings = pair.a.settings
+    second = subprocess.run(
+        [str(settings.binary), *settings.arguments()], capture_output=True, text=True, check=False, timeout=10
+    )
+    assert second.returncode == 1 and "another safekit-rfs" in second.stderr
+    assert (await pair.a.plane.status()).role == "idle"
+
+
+async def test_losing_the_primary_is_told(mirrored: Pair) -> None:
+    await mirrored.a.plane.disconnect()
+    assert not (await mirrored.b.told(PrimaryLost)).handover
+    assert (await mirrored.b.plane.status()).exact
+
+
+def _written_bytes(process: DataPlaneProcess) -> int:
+    for line in Path(f"/proc/{process.pid}/io").read_text().splitlines():
+        if line.startswith("wchar:"):
+            return int(line.split()[1])
+    raise AssertionError("no wchar")
