@@ -9,7 +9,7 @@
 #include <time.h>
 
 #define DIRECTORY_LIMIT 32
-#define GENERATION_SIZE 128
+#define GENERATION_SIZE 1280 // a generation and its ancestors: thirteen times epoch, name of a node, nonce
 #define BASE_SIZE 33 // 16 random bytes in hexadecimal
 
 // One replicated directory. `root` is the underlying tree, opened before anything was mounted over it.

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define CLIENTS 32
-#define LINE 4096
+#define LINE 16384
 #define WORDS 12
 
 struct line {

@@ -51,7 +51,7 @@ static size_t state_text(char *text, size_t size) {
 }
 
 int state_save(void) {
-    char text[1024];
+    char text[4096];
     int error = replace_file("rfs.state", text, state_text(text, sizeof text));
     if (error) say("%s/rfs.state: %s", options.state_dir, strerror(error));
     return error;
@@ -82,7 +82,7 @@ static void take_line(const char *line) {
 }
 
 int state_load(bool *was_secondary) {
-    char path[4096], text[2048] = "";
+    char path[4096], text[8192] = "";
     snprintf(path, sizeof path, "%s/rfs.state", options.state_dir);
     FILE *file = fopen(path, "re");
     if (!file && errno != ENOENT) return errno;
@@ -158,7 +158,7 @@ static bool log_read(const char *path) {
         if (record.kind == RECORD_BEGIN) begun = record.key == fnv64(state.base, strlen(state.base));
         if (!begun) break;
         if (record.kind == RECORD_MARK && marks_add(&dirty.set, record.directory, record.key, record.flags)) dirty.count++;
-        if (record.kind == RECORD_MARK && record.flags & MARK_LINKED) dirty.linked++;
+        if (record.kind == RECORD_MARK && record.flags & (MARK_LINKED | MARK_TREE)) dirty.linked++;
         ended = record.kind == RECORD_END;
     }
     fclose(file);
@@ -205,7 +205,7 @@ void dirty_mark(unsigned directory, uint64_t key, uint32_t flags) {
     if ((marks_get(&dirty.set, directory, key) & flags) != flags) {
         if (!marks_get(&dirty.set, directory, key)) dirty.count++;
         marks_add(&dirty.set, directory, key, flags);
-        if (flags & MARK_LINKED) dirty.linked++;
+        if (flags & (MARK_LINKED | MARK_TREE)) dirty.linked++;
         struct record record = record_make(RECORD_MARK, directory, flags, key);
         if (dirty.usable && !record_append(&record)) {
             dirty.usable = false;
