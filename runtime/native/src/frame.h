@@ -50,6 +50,7 @@ enum barrier { BARRIER_MIRROR = 1, BARRIER_FLUSH, BARRIER_HANDOVER, BARRIER_PUBL
 #define FRAME_DATASYNC 2u // data only
 #define FRAME_FULL 4u     // resync: everything is compared
 #define FRAME_CLAIM 8u    // listing: the file has several names on the primary
+#define FRAME_LINKED 16u  // listing: and not those that it had at the last mirror
 
 struct frame {
     uint32_t length; // of everything, this frame included

@@ -61,9 +61,9 @@ static uint32_t metadata_mark(const struct inode *inode) {
     return S_ISREG(inode->type) || S_ISDIR(inode->type) ? MARK_META : MARK_META | MARK_LINKED;
 }
 
-static void touch_object_of(struct operation *operation, const struct inode *parent, const struct stat *st) {
+static void touch_object_of(struct operation *operation, const struct inode *parent, const struct stat *st, bool moves) {
     uint64_t key = mark_key(parent->directory->index, st->st_dev, st->st_ino);
-    uint32_t flags = S_ISDIR(st->st_mode) ? MARK_LIST | MARK_TREE : S_ISREG(st->st_mode) ? MARK_CONTENT : MARK_META;
+    uint32_t flags = S_ISDIR(st->st_mode) ? MARK_LIST | (moves ? MARK_TREE : 0) : S_ISREG(st->st_mode) ? MARK_CONTENT : MARK_META;
     if (!S_ISDIR(st->st_mode) && st->st_nlink > 1) flags |= MARK_LINKED;
     operation_touches(operation, parent->directory->index, key, flags);
 }
@@ -176,7 +176,7 @@ static int make_entry(struct operation *operation, struct inode *parent, const c
     int error = local_make(parent->fd, name, &make);
     if (!error) error = look_up(operation->request, parent->fd, name, &operation->entry);
     if (error) return error;
-    touch_object_of(operation, parent, &operation->entry.attr);
+    touch_object_of(operation, parent, &operation->entry.attr, false);
     struct message message = {.frame = {.op = OP_MAKE, .mode = mode, .umask = make.umask, .uid = make.uid, .gid = make.gid, .rdev = rdev}, .name = name, .name2 = target};
     object_times(&message, &operation->entry.attr);
     parent_times(&message, parent);
@@ -234,7 +234,7 @@ static void entry_moves(struct operation *operation, const struct inode *parent,
     if (fd < 0) return;
     struct inode *object = inode_get(parent->directory, fd, &st);
     if (!object) return;
-    touch_object_of(operation, parent, &st);
+    touch_object_of(operation, parent, &st, true);
     if (resync_active()) resync_moved(object);
     inode_forget(object, 1);
 }

@@ -5,8 +5,8 @@
 #define MARK_META 1u    // owner, mode, times, extended attributes
 #define MARK_CONTENT 2u // the bytes (and everything of MARK_META)
 #define MARK_LIST 4u    // the entries of a directory
-#define MARK_TREE 8u    // everything below a directory, whatever it was before
-#define MARK_LINKED 16u // a file that gained or kept several names: all of them must be listed again
+#define MARK_TREE 8u    // everything below a directory that got another place
+#define MARK_LINKED 16u // a file of several names that gained or changed one: all of them must be listed again
 #define MARK_ANY 31u
 
 struct mark {

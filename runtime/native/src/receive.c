@@ -347,6 +347,7 @@ static int begin_resync(const struct message *message) {
     state.exact = false;
     int error = state_save();
     pthread_mutex_unlock(&state_lock);
+    reconcile_end();
     event_send("resync_started", "incremental", message->frame.flags & FRAME_FULL ? "no" : "yes", (char *)NULL);
     return error;
 }

@@ -135,7 +135,7 @@ static int list_entry(const struct message *message) {
     if (here && !replace && !S_ISDIR(f->mode)) {
         struct claim *other = claim_by_inode(&st);
         if (claim) replace = other != claim;
-        else if (f->flags & FRAME_CLAIM) replace = other != NULL;
+        else if (f->flags & FRAME_CLAIM) replace = other || (f->flags & FRAME_LINKED && st.st_nlink > 1);
         // One name there, several here: whatever else has this inode here will be compared on its own.
         else replace = st.st_nlink > 1 && (other || f->flags & FRAME_FULL || !S_ISREG(f->mode));
     }

@@ -50,7 +50,7 @@ static struct {
     atomic_bool active, cancelled;
     bool full, redo, running;
     size_t linked_seen;
-    struct mark_set todo, listings; // listings: directories that must be listed again because of an entry in them
+    struct mark_set todo, added; // added: what a search of links adds to the dirty set
     struct differing *differing, **differing_last;
     struct moved *moved;
     pthread_t thread;
@@ -111,8 +111,10 @@ static void list_entry(const struct directory *directory, int parent, const char
     uint32_t flags = todo_get(directory->index, key);
     struct message message = {.frame = {.op = OP_LIST_ENTRY, .size = key}, .name = name};
     describe(&message.frame, st);
-    if (flags & (MARK_CONTENT | MARK_TREE)) message.frame.flags |= FRAME_FULL;
+    if (flags & (MARK_CONTENT | MARK_LIST | MARK_TREE)) message.frame.flags |= FRAME_FULL;
     if (type != S_IFDIR && st->st_nlink > 1) message.frame.flags |= FRAME_CLAIM;
+    // When everything is listed, claims sort out which names belong together. When not, a name that is not listed may share an inode with this one.
+    if (flags & MARK_LINKED && !resync.full) message.frame.flags |= FRAME_LINKED;
     char target[PATH_MAX] = "";
     unsigned char *xattrs = NULL;
     if (type == S_IFLNK) {
@@ -396,19 +398,25 @@ static void count(int object, const struct directory *directory) {
     closedir(entries);
 }
 
-// Directories that hold an object of which all names must be listed again.
-static void find_linked(int object, const struct directory *directory, uint64_t key, const struct mark_set *marks) {
+// A file of several names below a directory that moved: its other names, wherever they are, must be listed with it. Then, with `marks` complete:
+// directories that hold an object of which all names must be listed again.
+static void search_links(int object, const struct directory *directory, uint64_t key, struct mark_set *marks, bool below_moved, bool complete) {
     DIR *entries = open_entries(object);
     if (!entries) return;
     for (struct dirent *entry; (entry = readdir(entries));) {
         struct stat st;
         if (!name_is_entry(entry->d_name) || fstatat(dirfd(entries), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
         uint64_t mine = mark_key(directory->index, st.st_dev, st.st_ino);
-        if (marks_get(marks, directory->index, mine) & MARK_LINKED) marks_add(&resync.listings, directory->index, key, MARK_LIST);
+        if (!S_ISDIR(st.st_mode) && !complete && below_moved && st.st_nlink > 1) {
+            marks_add(marks, directory->index, mine, MARK_LINKED);
+            marks_add(&resync.added, directory->index, mine, MARK_LINKED);
+        }
+        uint32_t flags = marks_get(marks, directory->index, mine);
+        if (complete && flags & MARK_LINKED) marks_add(&resync.added, directory->index, key, MARK_LIST);
         if (!S_ISDIR(st.st_mode) || st.st_dev != directory->dev) continue;
         int below = openat(dirfd(entries), entry->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
         if (below >= 0) {
-            find_linked(below, directory, mine, marks);
+            search_links(below, directory, mine, marks, below_moved || flags & MARK_TREE, complete);
             close(below);
         }
     }
@@ -482,7 +490,12 @@ static void *resync_main(void *unused) {
         pthread_mutex_unlock(&resync.lock);
         if (redo) {
             say("the secondary lacked what it should have had: everything is compared");
+            pthread_rwlock_wrlock(&namespace_lock);
+            resync.full = true;
+            struct message begin = {.frame = {.op = OP_RESYNC_BEGIN, .flags = FRAME_FULL}};
+            stream_send(&begin, NULL, true);
             mark_everything();
+            pthread_rwlock_unlock(&namespace_lock);
         }
         for (unsigned i = 0; i < options.directories && !atomic_load(&resync.cancelled); i++) walk(inode_root(i));
         for (struct inode *inode; (inode = take_moved());) {
@@ -504,15 +517,17 @@ static void *resync_main(void *unused) {
 // ---- from outside ----
 
 void resync_prepare(bool full) {
-    marks_clear(&resync.listings);
+    marks_clear(&resync.added);
     resync.full = full;
     if (full) return;
     struct mark_set marks = {0};
     resync.linked_seen = dirty_linked();
     if (!resync.linked_seen) return;
     dirty_snapshot(&marks);
-    for (unsigned i = 0; i < options.directories; i++)
-        find_linked(options.directory[i].root, &options.directory[i], inode_key(inode_root(i)), &marks);
+    for (int pass = 0; pass < 2; pass++) {
+        for (unsigned i = 0; i < options.directories; i++)
+            search_links(options.directory[i].root, &options.directory[i], inode_key(inode_root(i)), &marks, false, pass == 1);
+    }
     marks_clear(&marks);
 }
 
@@ -532,8 +547,8 @@ void resync_arm(void) {
         mark_everything();
     } else {
         dirty_snapshot(&resync.todo);
-        for (size_t i = 0; i < resync.listings.size; i++) {
-            const struct mark *mark = &resync.listings.slot[i];
+        for (size_t i = 0; i < resync.added.size; i++) {
+            const struct mark *mark = &resync.added.slot[i];
             if (mark->flags & MARK_ANY) marks_add(&resync.todo, mark->directory, mark->key, mark->flags & MARK_ANY);
         }
     }

@@ -26,5 +26,5 @@ int dirty_restart(void);        // empty again: a mirror was reached
 int dirty_close(void);          // in order: the log can be used by the next start
 bool dirty_usable(void);        // false: a mark could not be kept; only a full comparison is right
 size_t dirty_count(void);
-size_t dirty_linked(void);          // how many marks said MARK_LINKED since dirty_begin or dirty_restart
+size_t dirty_linked(void);          // how many marks said MARK_LINKED or MARK_TREE since dirty_begin or dirty_restart
 void dirty_snapshot(struct mark_set *set);
