@@ -1,0 +1,1 @@
+"""Measures what is promised in figures, on the nodes: `python -m benchmarks`."""

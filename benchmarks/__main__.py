@@ -1,0 +1,36 @@
+"""Every benchmark, as a table and as build/reports/daemon.json; exit code 1 when a promise is not kept."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from benchmarks import daemon
+from tests.nodes import Lab
+from tests.nodes.engine import ROOT
+
+REPORT = ROOT / "build" / "reports" / "daemon.json"
+
+
+def main() -> int:
+    """Measure, print, write."""
+    costs = daemon.measure()
+    load = daemon.load_of(Lab.here()["n1"])
+    print(f"{'node':6} {'process':24} {'memory':>10} {'limit':>8} {'processor':>10} {'limit':>6}")
+    for cost in costs:
+        print(
+            f"{cost.node:6} {cost.unit.removesuffix('.service'):24} {cost.memory_mb:7.1f} MB "
+            f"{daemon.MEMORY_LIMIT_MB:5.0f} MB {cost.processor_pct:8.2f} % {daemon.PROCESSOR_LIMIT_PCT:4.0f} %"
+            f"{'' if cost.kept else '   TOO MUCH'}"
+        )
+    print(f"two modules (mirror and farm), {daemon.SECONDS} s at rest; load of the machine {load}")
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    limits = {"memory_mb": daemon.MEMORY_LIMIT_MB, "processor_pct": daemon.PROCESSOR_LIMIT_PCT}
+    report = {"seconds": daemon.SECONDS, "limits": limits, "load": load, "costs": [cost.as_dict() for cost in costs]}
+    REPORT.write_text(json.dumps(report, indent=2) + "\n")
+    print(REPORT.relative_to(ROOT))
+    return 0 if all(cost.kept for cost in costs) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""A farm on three nodes: each client is answered by exactly one of them, whatever happens to the others."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+from tests.system.clients import refused
+from tests.system.farm import NAME, Farm
+from tests.system.product import safekit, wait_state
+
+ALL = {"n1", "n2", "n3"}
+
+
+def test_each_client_has_one_node_and_keeps_it(farm: Farm) -> None:
+    first = farm.visitors.once()
+    assert set(first.values()) == ALL
+    assert farm.visitors.once() == first
+    assert min(Counter(first.values()).values()) >= 6
+
+
+def test_death_of_a_node_moves_its_clients_only_and_they_return_with_it(farm: Farm) -> None:
+    before = farm.visitors.once()
+    farm.nodes[2].power_cut()
+    after = farm.wait_shared({"n1", "n2"})
+    assert {who for who in before if before[who] != after[who]} == {who for who in before if before[who] == "n3"}
+    farm.nodes[2].power_on()
+    wait_state(farm.nodes[2], NAME, "UP")
+    assert farm.wait_shared(ALL) == before
+
+
+def test_stop_and_start_of_a_node_refuse_nobody(farm: Farm) -> None:
+    node = farm.nodes[1]
+    before = farm.visitors.once()
+    running = farm.visitors.start()
+    safekit(node, f"stop -m {NAME}")
+    wait_state(node, NAME, "STOP", substate="NotReady")
+    farm.wait_shared({"n1", "n3"})
+    safekit(node, f"start -m {NAME}")
+    wait_state(node, NAME, "UP")
+    farm.wait_shared(ALL)
+    rounds = farm.visitors.stop(running)
+    assert refused(rounds) == []
+    assert rounds[-1] == before
+
+
+def test_what_belongs_to_others_on_the_node_stays_as_it_was(farm: Farm) -> None:
+    node = farm.nodes[0]
+    device = json.loads(node.out(["ip", "-json", "route", "get", farm.nodes[1].address]))[0]["dev"]
+    foreign = f"{farm.address.rsplit('.', 1)[0]}.90"
+    rules = "table inet of_somebody { chain input { type filter hook input priority 5; tcp dport 9 counter drop; } }"
+    node.run(["nft", "-f", "-"], input=rules.encode())
+    node.run(f"ip addr add {foreign}/24 dev {device}; systemd-run --quiet --unit=of-somebody sleep 900")
+    look = f"nft list table inet of_somebody; ip -o addr show to {foreign}; systemctl show -P MainPID of-somebody"
+    before = node.out(look)
+    try:
+        safekit(node, f"restart -m {NAME}")
+        wait_state(node, NAME, "UP")
+        safekit(node, f"stop -m {NAME}")
+        wait_state(node, NAME, "STOP", substate="NotReady")
+        assert node.out(look) == before
+        safekit(node, f"start -m {NAME}")
+        wait_state(node, NAME, "UP")
+        node.run(["systemctl", "restart", "safekitd"])
+        wait_state(node, NAME, "UP")
+        assert node.out(look) == before
+    finally:
+        node.run(
+            f"nft delete table inet of_somebody; ip addr del {foreign}/24 dev {device}; systemctl stop of-somebody"
+        )
