@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from tests.nodes.node import Node
 from tests.nodes.plan import CLUSTER, LabPlan, lab_plan, plan_here
 
 KEY = STATE / "id_ed25519"
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_BEFORE = STATE / "max_user_instances"
 LABEL = "safekit.lab"
 
 # The rights of a real machine over its own network and mounts. Not --privileged: that would hand the node the disks of
@@ -93,6 +96,7 @@ class Lab:
         with self._locked():
             self._clear()
             self._make_key()
+            _make_room_for_inotify()
             template = template_disk(self.engine, image) if self.nodes[0].disk else None
             self._make_network()
             self._each(lambda node: self._boot(node, image, template))
@@ -112,6 +116,8 @@ class Lab:
                 cls(lab_plan(number), engine, say=say).destroy()
         remove_images(engine)
         run([str(ROOT / "lab" / "enter"), "--down"], check=False)
+        if INOTIFY_BEFORE.exists():
+            INOTIFY.write_text(INOTIFY_BEFORE.read_text())
         shutil.rmtree(STATE, ignore_errors=True)
 
     # --- faults between nodes
@@ -230,3 +236,11 @@ class Lab:
         node.wait_booted()
         key = KEY.with_suffix(".pub").read_bytes()
         node.run("umask 077 && mkdir -p /root/.ssh && cat >/root/.ssh/authorized_keys", input=key)
+
+
+def _make_room_for_inotify() -> None:
+    """The usual 128 inotify instances are for the whole machine; without one, the systemd of a node hangs while it boots."""
+    present = INOTIFY.read_text()
+    if int(present) < 1024 and os.geteuid() == 0:
+        INOTIFY_BEFORE.write_text(present)
+        INOTIFY.write_text("1024\n")
