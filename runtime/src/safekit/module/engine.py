@@ -49,6 +49,9 @@ S = TypeVar("S", MirrorState, FarmState)
 
 FORMAT = 1
 
+NOT_WISHED = ("maxloop", "shutdown")
+"""Who stops a module without meaning it to stay stopped: `boot="auto"` starts it with the machine all the same."""
+
 
 class StepError(Exception):
     """A step could not be carried out; the text is the reason that the log shows."""
@@ -176,7 +179,7 @@ class Module(ABC, Generic[S]):
                 self._spawn(self._end_script(script))
         if not already:
             starts = admitted.action not in (Action.STOP, Action.FORCESTOP)
-            if admitted.identity != "maxloop":
+            if admitted.identity not in NOT_WISHED:
                 self.remember(replace(self.settings, started=starts))
             self.put(admitted)
         return not already
