@@ -177,7 +177,7 @@ def _answered(state: FarmState, event: StepDone | StepFailed) -> tuple[FarmState
 
 def _command(state: FarmState, command: Command) -> tuple[FarmState, tuple[Effect, ...]]:
     why = refusal(state, command)
-    who = command.identity or "administrator"
+    who = command.identity or command.user or "administrator"
     if why:
         return state, (Say("C", f"Action {command.action} called by {who} refused: {why}"),)
     said = (Say("C" if command.identity else "U", f"Action {command.action} called by {who}"),)

@@ -207,11 +207,15 @@ Effect = Perform | Say | Connect
 
 @dataclass(frozen=True)
 class Command:
-    """Event: somebody asks. `identity` is empty for an administrator, else the script, checker or rule that asks."""
+    """Event: somebody asks.
+
+    `identity` is empty for an administrator (then `user` is the name), else the script, checker or rule that asks.
+    """
 
     action: Action
     identity: str = ""
     fullsync: bool = False
+    user: str = ""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from safekit.automaton.vocabulary import (
     StepFailed,
     Wish,
 )
+from safekit.checkers import AddressChecker, InterfaceChecker
 from safekit.config import Cluster, UserConfig
 from safekit.membership import Pulse, PulseEvent
 from safekit.module.files import UnreadableFile, read_json, write_json
@@ -93,12 +94,17 @@ class Module(ABC, Generic[S]):
         self._moved = asyncio.Condition()
         self.restored = False
         self.state: S = self._fresh()
+        self._vip: Any = self._make_vip()
 
     # --- what each mode says ---
 
     @abstractmethod
     def _fresh(self) -> S:
         """The automaton of a module that is in STOP."""
+
+    @abstractmethod
+    def _make_vip(self) -> Any:
+        """The virtual addresses of the module; None if it has none. `safekit.vip` is loaded only by who needs it."""
 
     @abstractmethod
     def _step(self, state: S, event: Any) -> tuple[S, tuple[Effect, ...]]:
@@ -287,7 +293,20 @@ class Module(ABC, Generic[S]):
         if await self.around.scripts.end(self.around.name, name):
             self.log.write("userplug", "C", f"Script {name} was ended by forcestop")
 
-    # --- failover rules ---
+    # --- checkers and failover rules ---
+
+    def _set_checkers(self, when: str, up: bool) -> None:
+        """Start or end the checkers that a virtual address brings with it (spec §3.5 `check`)."""
+        name, vip = f"checkers:{when}", self.around.config.service.vip
+        if not up:
+            self._end(name)
+        elif vip is None or self._vip is None:
+            return
+        elif when == "pre":
+            self._spawn(InterfaceChecker(vip, self._vip, self.set_resource).run(), name)
+            self._spawn(self.watch_resources(period=5.0), "rules")
+        elif when in ("prim", "both"):
+            self._spawn(AddressChecker(vip, self._vip, self.set_resource).run(), name)
 
     async def watch_resources(self, period: float) -> None:
         """Evaluate the failover rules every `period` seconds while checkers run."""

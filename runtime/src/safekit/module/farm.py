@@ -23,7 +23,6 @@ from safekit.automaton.vocabulary import (
     StepDone,
     Vip,
 )
-from safekit.checkers import AddressChecker, InterfaceChecker
 from safekit.config import ports
 from safekit.membership import (
     GroupChannel,
@@ -57,7 +56,6 @@ class FarmModule(Module[FarmState]):
         self._applying = asyncio.Lock()
         self._applied: dict[str, Member] = {}
         super().__init__(surroundings)
-        self._vip = self._make_vip()
         self._macs: dict[str, str] = {}
 
     def _make_vip(self) -> Any:
@@ -267,20 +265,6 @@ class FarmModule(Module[FarmState]):
             await self.around.pulse.publish(self.channel, payload)
 
     # --- checkers, resources, restart of the daemon ---
-
-    def _set_checkers(self, when: str, up: bool) -> None:
-        name = f"checkers:{when}"
-        if not up:
-            self._end(name)
-            return
-        vip = self.around.config.service.vip
-        if vip is None or self._vip is None:
-            return
-        if when == "pre":
-            self._spawn(InterfaceChecker(vip, self._vip, self.set_resource).run(), name)
-            self._spawn(self.watch_resources(period=5.0), "rules")
-        else:
-            self._spawn(AddressChecker(vip, self._vip, self.set_resource).run(), name)
 
     def _note_resources(self) -> None:
         super()._note_resources()

@@ -45,7 +45,6 @@ from safekit.automaton.vocabulary import (
     StepDone,
     Vip,
 )
-from safekit.checkers import AddressChecker, InterfaceChecker
 from safekit.config import ports
 from safekit.membership import (
     HeartbeatChannel,
@@ -122,8 +121,6 @@ class MirrorModule(Module[MirrorState]):
         super().__init__(surroundings)
         self._record_file = surroundings.paths.module_var(surroundings.name) / "data.json"
         self._process = self._make_process()
-        self._vip = self._make_vip()
-        self._checkers: dict[str, list[InterfaceChecker | AddressChecker]] = {}
 
     def _make_process(self) -> DataPlaneProcess | None:
         rfs, around = self.around.config.service.rfs, self.around
@@ -492,20 +489,6 @@ class MirrorModule(Module[MirrorState]):
     def _addresses(self) -> str:
         vip = self.around.config.service.vip
         return ", ".join(str(address.addr) for address in vip.addresses) if vip else ""
-
-    def _set_checkers(self, when: str, up: bool) -> None:
-        name = f"checkers:{when}"
-        if not up:
-            self._end(name)
-            return
-        vip = self.around.config.service.vip
-        if vip is None or self._vip is None:
-            return
-        if when == "pre":
-            self._spawn(InterfaceChecker(vip, self._vip, self.set_resource).run(), name)
-            self._spawn(self.watch_resources(period=5.0), "rules")
-        elif when == "prim":
-            self._spawn(AddressChecker(vip, self._vip, self.set_resource).run(), name)
 
     # --- after a restart of the daemon ---
 

@@ -514,7 +514,7 @@ class Node:
             raise FaceError("action.refused", "`swap nosync` is not supported yet")
         if options.fullsync and action != "second":
             raise FaceError("action.refused", f"`{action} fullsync` is not supported yet; use `second fullsync`")
-        command = Command(Verb(action), caller.identity or "", options.fullsync)
+        command = Command(Verb(action), caller.identity or "", options.fullsync, caller.user)
         why = module.refusal(command)
         if why:
             raise FaceError("action.refused", why, module=am)

@@ -289,7 +289,7 @@ def _note(state: MirrorState, event: Event) -> tuple[MirrorState, tuple[Effect, 
 
 def _command(state: MirrorState, command: Command) -> tuple[MirrorState, tuple[Effect, ...]]:
     why = refusal(state, command)
-    who = command.identity or "administrator"
+    who = command.identity or command.user or "administrator"
     if why:
         return state, (Say("C", f"Action {command.action} called by {who} refused: {why}"),)
     said = (Say("C" if command.identity else "U", f"Action {command.action} called by {who}"),)
