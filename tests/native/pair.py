@@ -47,6 +47,7 @@ class Side:
             names=names,
             binary=binary,
             ack_timeout=ack_timeout,
+            silence_timeout=ack_timeout,
             durability=durability,
         )
         self.process = DataPlaneProcess(self.settings, systemd=False)

@@ -260,3 +260,12 @@ def _written_bytes(process: DataPlaneProcess) -> int:
         if line.startswith("wchar:"):
             return int(line.split()[1])
     raise AssertionError("no wchar")
+
+
+async def test_the_record_of_the_data_plane_may_not_lie_in_what_it_serves(pair: Pair) -> None:
+    arguments = pair.a.settings.arguments()
+    arguments[arguments.index("--state-dir") + 1] = str(pair.a.data)
+    refused = subprocess.run(
+        [str(pair.a.settings.binary), *arguments], capture_output=True, text=True, check=False, timeout=10
+    )
+    assert refused.returncode == 2 and "--state-dir" in refused.stderr and "must not lie in" in refused.stderr

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-struct options options = {.ack_timeout_ms = 2000};
+struct options options = {.ack_timeout_ms = 10000, .silence_timeout_ms = 4000};
 
 int64_t now_ms(void) {
     struct timespec t;

@@ -24,7 +24,8 @@ struct options {
     char *module, *control, *state_dir, *key_file;
     unsigned char key[64];
     size_t key_size;
-    int ack_timeout_ms;
+    int ack_timeout_ms;     // an operation that the peer has not acknowledged
+    int silence_timeout_ms; // a peer that says nothing at all, not even that it lives
     bool durable_ack; // async="none": the secondary answers when the data are on its disk
     unsigned directories;
     struct directory directory[DIRECTORY_LIMIT];

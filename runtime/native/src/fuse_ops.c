@@ -203,11 +203,22 @@ static void op_mkdir(fuse_req_t request, fuse_ino_t parent, const char *name, mo
     make_and_reply(request, parent, name, (mode & 07777) | S_IFDIR, 0, NULL);
 }
 
+// While a resync runs: a directory that is empty here must be empty there before it is removed or replaced.
+static void entry_vanishes(const struct inode *parent, const char *name) {
+    struct stat st;
+    int fd = resync_active() ? openat(parent->fd, name, O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC) : -1;
+    struct inode *object = fd < 0 ? NULL : inode_get(parent->directory, fd, &st);
+    if (!object) return;
+    resync_ensure_listed(object);
+    inode_forget(object, 1);
+}
+
 static void remove_entry(fuse_req_t request, fuse_ino_t parent_ino, const char *name, enum frame_op op) {
     struct inode *parent = inode_of(request, parent_ino);
     struct operation *operation = operation_begin(request, REPLY_STATUS);
     pthread_rwlock_wrlock(&namespace_lock);
     operation_changes_list(operation, parent);
+    if (op == OP_RMDIR) entry_vanishes(parent, name);
     operation_binds(parent, NULL);
     int error = unlinkat(parent->fd, name, op == OP_RMDIR ? AT_REMOVEDIR : 0) ? errno : 0;
     if (!error) {
@@ -245,6 +256,7 @@ static void op_rename(fuse_req_t request, fuse_ino_t from_ino, const char *name,
     pthread_rwlock_wrlock(&namespace_lock);
     operation_changes_list(operation, from);
     if (to != from) operation_changes_list(operation, to);
+    if (!(flags & RENAME_EXCHANGE)) entry_vanishes(to, new_name);
     operation_binds(from, to);
     entry_moves(operation, from, from->fd, name);
     if (flags & RENAME_EXCHANGE) entry_moves(operation, to, to->fd, new_name);

@@ -6,11 +6,13 @@
 #include "state.h"
 #include <errno.h>
 #include <getopt.h>
+#include <libgen.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -19,7 +21,7 @@
 
 static void usage(FILE *out) {
     fprintf(out, "usage: safekit-rfs --module NAME --control SOCKET --state-dir DIR --key-file FILE --directory DIR [--name NAME] [--directory ...]\n"
-                 "                   [--ack-timeout MILLISECONDS] [--async second|none]\n"
+                 "                   [--ack-timeout MILLISECONDS] [--silence-timeout MILLISECONDS] [--async second|none]\n"
                  "       safekit-rfs --config FILE          one argument per line\n");
 }
 
@@ -31,6 +33,7 @@ static int wrong(const char *option, const char *value, const char *expected) {
 static int take_arguments(int count, char **arguments) {
     static const struct option known[] = {{"module", 1, NULL, 'm'},    {"control", 1, NULL, 'c'}, {"state-dir", 1, NULL, 's'},   {"key-file", 1, NULL, 'k'},
                                           {"directory", 1, NULL, 'd'}, {"name", 1, NULL, 'n'},    {"ack-timeout", 1, NULL, 't'}, {"async", 1, NULL, 'a'},
+                                          {"silence-timeout", 1, NULL, 'q'},
                                           {"help", 0, NULL, 'h'},      {NULL, 0, NULL, 0}};
     optind = 1;
     for (int option; (option = getopt_long(count, arguments, "", known, NULL)) != -1;) {
@@ -41,9 +44,12 @@ static int take_arguments(int count, char **arguments) {
         case 's': options.state_dir = optarg; break;
         case 'k': options.key_file = optarg; break;
         case 't':
-            options.ack_timeout_ms = atoi(optarg);
-            if (options.ack_timeout_ms < 100 || options.ack_timeout_ms > 3600000) return wrong("--ack-timeout", optarg, "expected 100 to 3600000 milliseconds");
+        case 'q': {
+            int value = atoi(optarg);
+            if (value < 500 || value > 3600000) return wrong(option == 't' ? "--ack-timeout" : "--silence-timeout", optarg, "expected 500 to 3600000 milliseconds");
+            *(option == 't' ? &options.ack_timeout_ms : &options.silence_timeout_ms) = value;
             break;
+        }
         case 'a':
             options.durable_ack = strcmp(optarg, "none") == 0;
             if (!options.durable_ack && strcmp(optarg, "second") != 0) return wrong("--async", optarg, "expected second or none");
@@ -67,6 +73,22 @@ static int take_arguments(int count, char **arguments) {
     if (!options.module || !options.control || !options.state_dir || !options.key_file || !options.directories) {
         usage(stderr);
         return 2;
+    }
+    return 0;
+}
+
+// What this process writes for itself must not go through its own mount: it would wait for itself.
+static int check_places(void) {
+    const char *places[] = {options.state_dir, options.control};
+    for (unsigned i = 0; i < 2; i++) {
+        char *copy = must(strdup(places[i])), *real = realpath(i ? dirname(copy) : copy, NULL);
+        for (unsigned d = 0; real && d < options.directories; d++) {
+            size_t size = strlen(options.directory[d].path);
+            if (strncmp(real, options.directory[d].path, size) == 0 && (real[size] == '/' || !real[size]))
+                return wrong(i ? "--control" : "--state-dir", places[i], "must not lie in a replicated directory");
+        }
+        free(copy);
+        free(real);
     }
     return 0;
 }
@@ -108,6 +130,7 @@ static void *signals_main(void *argument) {
 int main(int count, char **arguments) {
     int error = count == 3 && strcmp(arguments[1], "--config") == 0 ? read_config(arguments[2], arguments[0]) : take_arguments(count, arguments);
     if (!error) error = read_key();
+    if (!error) error = check_places();
     if (error) return error;
 
     // Few arenas: the memory of a data plane matters more than the last bit of parallel allocation.
@@ -124,6 +147,8 @@ int main(int count, char **arguments) {
     sigaddset(&set, SIGINT);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    // The kernel must not wait for our own mount when it looks for memory for us. Older kernels and containers may refuse: then it may.
+    prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 
     mkdir(options.state_dir, 0700);
     if ((error = control_open())) {

@@ -79,9 +79,14 @@ static int mount_one(struct session *one) {
     one->greeted = one->mounted = false;
     one->threads = 0;
     one->fuse = fuse_session_new(&args, &fuse_operations, sizeof fuse_operations, directory);
+    fuse_opt_free_args(&args);
     if (!one->fuse) return ENOMEM;
     int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-    if (fd < 0) return errno;
+    if (fd < 0) {
+        int error = errno;
+        say("/dev/fuse: %s (is the module fuse loaded, and may this container use it?)", strerror(error));
+        return error;
+    }
     if (fuse_session_custom_io(one->fuse, &descriptor_io, fd)) {
         close(fd);
         return EINVAL;

@@ -449,7 +449,7 @@ static void receive_stream(int fd, char *why, size_t why_size) {
     size_t used = 0;
     for (;;) {
         struct pollfd wait[2] = {{fd, POLLIN, 0}, {receive.wake[0], POLLIN, 0}};
-        int ready = poll(wait, 2, options.ack_timeout_ms * 2);
+        int ready = poll(wait, 2, options.silence_timeout_ms * 2);
         if (ready < 0 && errno == EINTR) continue;
         if (wait[0].revents) {
             ssize_t n = recv(fd, bytes + used, BUFFER_SIZE - used, 0);
@@ -462,7 +462,7 @@ static void receive_stream(int fd, char *why, size_t why_size) {
             if (left < 0) break;
             used = (size_t)left;
         } else if (ready == 0) {
-            snprintf(why, why_size, "nothing heard from the primary for %d ms", options.ack_timeout_ms * 2);
+            snprintf(why, why_size, "nothing heard from the primary for %d ms", options.silence_timeout_ms * 2);
             break;
         } else if (wait[1].revents) {
             snprintf(why, why_size, "this node stops being a secondary");

@@ -395,7 +395,7 @@ static void *watch_main(void *unused) {
             return NULL;
         }
         int64_t now = now_ms(), heard = __atomic_load_n(&stream.received_at, __ATOMIC_RELAXED);
-        if (now - heard > options.ack_timeout_ms) {
+        if (now - heard > options.silence_timeout_ms) {
             snprintf(reason, sizeof reason, "nothing heard for %lld ms", (long long)(now - heard));
         } else if (stream.first && now - stream.first->since > options.ack_timeout_ms) {
             snprintf(reason, sizeof reason, "no acknowledgement within %d ms", options.ack_timeout_ms);

@@ -19,8 +19,10 @@ _STOP_S: Final = 60.0
 
 @dataclass(frozen=True)
 class ProcessSettings:
-    """The command line of one data plane. `ack_timeout` in seconds; `durability` is the spec's `async`: second | none.
+    """The command line of one data plane. `durability` is the spec's `async`: second | none.
 
+    `ack_timeout`: seconds until an operation without acknowledgement means a lost peer (spec: locktimeout);
+    `silence_timeout`: seconds until a peer that says nothing at all does (it beats twice a second).
     `names` is what both nodes call the directories (default: their paths); they must be equal on both sides.
     """
 
@@ -30,7 +32,8 @@ class ProcessSettings:
     key_file: Path
     directories: tuple[Path, ...]
     durability: str = "second"
-    ack_timeout: float = 2.0
+    ack_timeout: float = 10.0
+    silence_timeout: float = 4.0
     binary: Path = DEFAULT_BINARY
     names: tuple[str, ...] = ()
 
@@ -43,6 +46,7 @@ class ProcessSettings:
             *("--key-file", str(self.key_file)),
             *("--async", self.durability),
             *("--ack-timeout", str(int(self.ack_timeout * 1000))),
+            *("--silence-timeout", str(int(self.silence_timeout * 1000))),
         ]
         for index, directory in enumerate(self.directories):
             given += ["--directory", str(directory)]
