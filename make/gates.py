@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -44,7 +45,7 @@ GATES = (
     Gate(
         "units",
         (
-            f"{PYTEST} tests/unit --numprocesses=2 --dist=loadscope --cov --cov-report=",
+            f"{PYTEST} tests/unit tests/simulation --durations=15 --numprocesses=2 --dist=loadscope --cov --cov-report=",
             "python make/branches.py safekit.config=95 safekit.automaton=95",
         ),
     ),
@@ -73,6 +74,8 @@ class Verdict:
 
     gate: Gate
     seconds: float
+    processor: float
+    """Seconds of processor time that it cost, whatever else ran on the machine."""
     passed: int
     failed: int
     why: str = ""
@@ -93,7 +96,7 @@ def environment() -> dict[str, str]:
 def run(gate: Gate) -> Verdict:
     """Run one gate."""
     log = LOGS / f"gate-{gate.name}.log"
-    begun = time.monotonic()
+    begun, used = time.monotonic(), _processor()
     why = ""
     with log.open("w") as output:
         for line in gate.lines:
@@ -108,7 +111,13 @@ def run(gate: Gate) -> Verdict:
         failed = failed or 1
     elif not passed:
         passed = 1
-    return Verdict(gate, time.monotonic() - begun, passed, failed, why)
+    return Verdict(gate, time.monotonic() - begun, _processor() - used, passed, failed, why)
+
+
+def _processor() -> float:
+    """Seconds that the children of this process have used so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def run_line(line: str, output: int, limit: float) -> str:
@@ -152,7 +161,10 @@ def show(verdict: Verdict) -> None:
     """One line, and the end of the log when it failed."""
     clock = time.strftime("%T")
     tests = f"{verdict.passed} passed" + (f", {verdict.failed} failed" if verdict.failed else "")
-    print(f"{clock} {verdict.gate.name:20} {verdict.seconds:6.0f} s  {tests}", flush=True)
+    print(
+        f"{clock} {verdict.gate.name:20} {verdict.seconds:6.0f} s ({verdict.processor:4.0f} s of processor)  {tests}",
+        flush=True,
+    )
     if verdict.why:
         log = LOGS / f"gate-{verdict.gate.name}.log"
         print(f"    {verdict.why} (all of it: {log.relative_to(ROOT)})")
@@ -185,7 +197,7 @@ def main() -> int:
     bad: set[str] = set()
     for gate in gates:
         lacking = [name for name in gate.needs if name in bad]
-        verdict = Verdict(gate, 0, 0, 1, f"not run: {lacking[0]} failed") if lacking else run(gate)
+        verdict = Verdict(gate, 0, 0, 0, 1, f"not run: {lacking[0]} failed") if lacking else run(gate)
         verdicts.append(verdict)
         if verdict.why:
             bad.add(gate.name)
