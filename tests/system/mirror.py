@@ -11,6 +11,7 @@ from tests.system.trees import content
 NAME = "m"
 FOLDER = "/data/m"
 FAULTS = "test_faults"
+RFS_PORT = 5600
 
 
 class Mirror:
@@ -142,10 +143,9 @@ class Mirror:
 
     def cut_replication(self, node: Node) -> None:
         """The replication stream is lost on its way; heartbeats pass."""
-        port = 5600
-        rules = f"tcp dport {port} drop; tcp sport {port} drop;"
-        chains = (f"chain {hook} {{ type filter hook {hook} priority 0; {rules} }}" for hook in ("input", "output"))
-        node.run(["nft", "-f", "-"], input=f"table inet {FAULTS} {{ {chr(10).join(chains)} }}".encode())
+        rules = f"tcp dport {RFS_PORT} drop; tcp sport {RFS_PORT} drop;"
+        chains = [f"chain {way} {{ type filter hook {way} priority 0; {rules} }}" for way in ("input", "output")]
+        node.run(["nft", "-f", "-"], input="\n".join([f"table inet {FAULTS} {{", *chains, "}"]).encode())
 
     def heal_replication(self, node: Node) -> None:
         """It passes again."""
