@@ -50,6 +50,7 @@ class FarmModule(Module[FarmState]):
         self.channel = f"farm:{surroundings.name}"
         self.view: View | None = None
         self.in_service = False
+        self._served = False
         self._payloads: dict[str, Mapping[str, Any]] = {}
         self._published: dict[str, Any] = {}
         self._channel_open = False
@@ -255,7 +256,11 @@ class FarmModule(Module[FarmState]):
     def _publish(self) -> None:
         if not self._channel_open:
             return
-        payload: dict[str, Any] = {"up": self.in_service, "macs": self._macs, "s": self.state.role.value}
+        payload: dict[str, Any] = {
+            "up": self.in_service or self._served,
+            "macs": self._macs,
+            "s": self.state.role.value,
+        }
         if payload != self._published:
             self._published = payload
             self._spawn(self._send(payload))
@@ -279,11 +284,17 @@ class FarmModule(Module[FarmState]):
         return {g: (share.percent if self.in_service else 0.0) for g, share in self._vip.shares().items()}
 
     async def _pick_up(self) -> None:
+        served = self.state.role is Role.UP and self._opened()
+        if served and self._vip is not None:
+            # The first word of this daemon must not sound as if the node had left: the others would take its clients.
+            self._macs = await asyncio.to_thread(self._vip.macs)
+            self._served = True
         await self._open_channel()
         self._set_checkers("pre", True)
-        if self.state.role is Role.UP and self._opened():
+        if served:
             await self._enter()
             self._set_checkers("both", True)
+        self._served = False
 
     def _opened(self) -> bool:
         """Whether `Vip(True)` was carried out before the restart.
