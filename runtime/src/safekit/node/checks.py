@@ -69,7 +69,7 @@ def _check_addresses(config: UserConfig, node: str, name: str, paths: Paths) -> 
         wrong = error.facts.get("address", "")
         line = next((address.line for address in vip.addresses if str(address.addr) == wrong), vip.line)
         raise config.error(
-            error.code,
+            f"config.{error.code.replace('.', '_')}",
             error.message,
             line=line,
             element="virtual_addr",
