@@ -1,0 +1,70 @@
+"""What `make test` counts and concludes (make/gates.py): a gate that proves nothing must not look green."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """make/gates.py, with a log folder of its own."""
+    spec = importlib.util.spec_from_file_location("gates", ROOT / "make" / "gates.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "gates", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "LOGS", tmp_path)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("log", "passed", "failed"),
+    [
+        ("1428 passed in 451.80s (0:07:31)\n", 1428, 0),
+        ("3 failed, 2 passed, 1 skipped in 0.81s\n", 2, 3),
+        ("2 passed, 1 error in 3.00s\n", 2, 1),
+        ("===== 7 passed in 4.24s =====\n===== 644 passed in 14.95s =====\n", 651, 0),
+        ("8 passed, 1 failed\n", 8, 1),
+        ("no tests ran in 0.01s\n", 0, 0),
+        ("the node passed in 3 s\n", 0, 0),
+    ],
+)
+def test_closing_lines_are_counted(gates: ModuleType, log: str, passed: int, failed: int) -> None:
+    assert gates.counted(log) == (passed, failed)
+
+
+def test_a_line_that_fails_fails_its_gate_and_the_next_line_is_not_run(gates: ModuleType, tmp_path: Path) -> None:
+    verdict = gates.run(gates.Gate("one", ("true", "exit 3", f"touch {tmp_path}/reached")))
+    assert verdict.why == "exit code 3: exit 3"
+    assert (verdict.passed, verdict.failed) == (0, 1)
+    assert not (tmp_path / "reached").exists()
+
+
+def test_a_gate_that_does_not_end_is_ended_with_all_that_it_started(gates: ModuleType, tmp_path: Path) -> None:
+    verdict = gates.run(gates.Gate("endless", (f"sleep 600 & echo $! >{tmp_path}/child; wait",), limit=1))
+    assert verdict.why.startswith("not ended in time")
+    child = int((tmp_path / "child").read_text())
+    state = Path(f"/proc/{child}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_an_empty_test_folder_is_a_failure(gates: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    verdict = gates.run(gates.Gate("empty", (f"{gates.PYTEST} {tmp_path}/empty",)))
+    assert verdict.why
+
+
+def test_a_gate_brings_the_gates_that_it_needs(gates: ModuleType) -> None:
+    assert [gate.name for gate in gates.chosen(["system"])] == ["wheelhouse", "nodes", "system"]
+
+
+def test_a_gate_that_does_not_exist_is_named(gates: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="no gate is called stile"):
+        gates.chosen(["stile"])
