@@ -203,13 +203,15 @@ static void op_mkdir(fuse_req_t request, fuse_ino_t parent, const char *name, mo
     make_and_reply(request, parent, name, (mode & 07777) | S_IFDIR, 0, NULL);
 }
 
-// While a resync runs: a directory that is empty here must be empty there before it is removed or replaced.
+// While a resync runs: a directory that is empty here must be empty there before it is removed or replaced, and a file that keeps other names
+// may be bound there to the one inode that goes.
 static void entry_vanishes(const struct inode *parent, const char *name) {
     struct stat st;
-    int fd = resync_active() ? openat(parent->fd, name, O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC) : -1;
+    int fd = resync_active() ? openat(parent->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC) : -1;
     struct inode *object = fd < 0 ? NULL : inode_get(parent->directory, fd, &st);
     if (!object) return;
-    resync_ensure_listed(object);
+    if (S_ISDIR(st.st_mode)) operation_lists(object);
+    else if (S_ISREG(st.st_mode) && st.st_nlink > 1) resync_again(object);
     inode_forget(object, 1);
 }
 
@@ -218,7 +220,7 @@ static void remove_entry(fuse_req_t request, fuse_ino_t parent_ino, const char *
     struct operation *operation = operation_begin(request, REPLY_STATUS);
     pthread_rwlock_wrlock(&namespace_lock);
     operation_changes_list(operation, parent);
-    if (op == OP_RMDIR) entry_vanishes(parent, name);
+    entry_vanishes(parent, name);
     operation_binds(parent, NULL);
     int error = unlinkat(parent->fd, name, op == OP_RMDIR ? AT_REMOVEDIR : 0) ? errno : 0;
     if (!error) {

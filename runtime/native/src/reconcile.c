@@ -131,6 +131,12 @@ static int list_entry(const struct message *message) {
     struct stat st;
     bool here = fstatat(listing.fd, message->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
     struct claim *claim = f->flags & FRAME_CLAIM ? claim_by_key(f->size) : NULL;
+    struct stat claimed;
+    if (claim && local_stat(claim->object, &claimed) == 0 && claimed.st_nlink == 0) {
+        // Its last name here was removed by the stream while it has others on the primary: it will be compared again.
+        claim->directory = DIRECTORY_LIMIT;
+        claim = NULL;
+    }
     bool replace = here && is_other(&st, message);
     if (here && !replace && !S_ISDIR(f->mode)) {
         struct claim *other = claim_by_inode(&st);

@@ -198,6 +198,12 @@ void resync_moved(struct inode *object) {
     pthread_mutex_unlock(&resync.lock);
 }
 
+void resync_again(struct inode *file) {
+    todo_add(file->directory->index, inode_key(file), MARK_CONTENT);
+    stream_unbind(file);
+    resync_moved(file);
+}
+
 // ---- files ----
 
 static void send_zone(struct inode *inode, int file, off_t offset, size_t size) {

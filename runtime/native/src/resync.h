@@ -22,6 +22,8 @@ void resync_ensure_parents(const struct directory *directory, const char *path);
 void resync_ensure_listed(struct inode *directory);
 void resync_moved(struct inode *object); // got another name: the walk may have passed its new place
 
+void resync_again(struct inode *file);   // loses one of its names: what was compared may have been the inode behind that name only
+
 void resync_answer(const struct message *message);
 bool resync_has_answers(void);
 struct progress resync_progress(void);

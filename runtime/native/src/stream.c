@@ -220,6 +220,7 @@ void stream_unbind(struct inode *inode) {
     if (stream.up && inode->bound == stream.bindings) {
         struct message message = {.frame = {.op = OP_UNBIND, .seq = ++stream.seq, .id = inode->remote_id}};
         append(&message);
+        inode->bound = 0;
     }
     pthread_mutex_unlock(&stream.lock);
 }
@@ -246,7 +247,14 @@ void operation_touches_inode(struct operation *operation, const struct inode *in
 
 void operation_changes_list(struct operation *operation, struct inode *parent) {
     operation_touches_inode(operation, parent, MARK_LIST | MARK_META);
-    if (resync_active()) resync_ensure_listed(parent);
+    operation_lists(parent);
+}
+
+// Binding lists the directories above, and only then it is known whether this one must be listed.
+void operation_lists(struct inode *directory) {
+    if (!resync_active()) return;
+    operation_binds(directory, NULL);
+    resync_ensure_listed(directory);
 }
 
 // With namespace_lock held for writing nobody else can bind, so what is bound here stays so until the change was shipped.

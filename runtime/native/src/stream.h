@@ -49,6 +49,7 @@ void operation_touches(struct operation *operation, unsigned directory, uint64_t
 void operation_touches_inode(struct operation *operation, const struct inode *inode, uint32_t flags);
 // A directory whose entries are about to change must be equal on the peer first. With namespace_lock held for writing.
 void operation_changes_list(struct operation *operation, struct inode *parent);
+void operation_lists(struct inode *directory);
 // Before a name changes: an object is named to the peer by a name that the peer still has.
 void operation_binds(struct inode *object, struct inode *second);
 // The local result, in its place in the stream, under the lock of the object. `named`: namespace_lock is held for writing.
