@@ -58,21 +58,18 @@ def watch(address, interface, path):
 def judge(path):
     with open(path, encoding="ascii") as notes:
         samples = [json.loads(line) for line in notes if line.endswith("\n")]
-    silence = longest = 0.0
-    since = None
-    doubles, turns = [], []
+    begun = {}
+    longest = {"none": 0.0, "two": 0.0}
+    turns = []
     for sample in samples:
-        if len(sample["owners"]) > 1:
-            doubles.append(sample)
-        if sample["owners"]:
-            since = None
-            if not turns or turns[-1] != sample["owners"]:
-                turns.append(sample["owners"])
-        else:
-            since = sample["at"] if since is None else since
-            silence = sample["at"] - since + WINDOW_S
-            longest = max(longest, silence)
-    print(json.dumps({"samples": len(samples), "doubles": doubles, "longest_silence_s": round(longest, 1), "turns": turns}))
+        owners = sample["owners"]
+        state = "one" if len(owners) == 1 else "two" if owners else "none"
+        begun = {state: begun.get(state, sample["at"])}
+        if state != "one":
+            longest[state] = max(longest[state], round(sample["at"] - begun[state] + WINDOW_S, 1))
+        elif not turns or turns[-1] != owners[0]:
+            turns.append(owners[0])
+    print(json.dumps({"samples": len(samples), "turns": turns, "none_s": longest["none"], "two_s": longest["two"]}))
 
 
 if __name__ == "__main__":
