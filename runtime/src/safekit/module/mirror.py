@@ -225,7 +225,7 @@ class MirrorModule(Module[MirrorState]):
                         address, port, generation=generation, clean=state.record.clean and bool(generation)
                     )
                 case DataAlone():
-                    await plane.alone(generation=generation)
+                    await self._go_alone(plane, generation)
                 case DataHandover():
                     await plane.handover(timeout=HANDOVER_S)
                 case Publish():
@@ -242,6 +242,20 @@ class MirrorModule(Module[MirrorState]):
             if isinstance(step_, DataStop):
                 return
             raise StepError(f"the data plane does not answer: {error}") from error
+
+    async def _go_alone(self, plane: DataPlane, generation: str) -> None:
+        """The record says that this node is alone.
+
+        Heartbeats can be lost before the stream notices anything: then the stream is ended first, so that nothing is
+        promised to the other node any more.
+        """
+        try:
+            await plane.alone(generation=generation)
+        except DataPlaneError as error:
+            if error.code != "state":
+                raise
+            await plane.disconnect()
+            await plane.alone(generation=generation)
 
     async def _stop_data(self, plane: DataPlane) -> None:
         try:
