@@ -39,6 +39,18 @@ def test_power_cut_of_the_secondary_disturbs_no_client_for_long(mirror: Mirror) 
     mirror.assert_same_trees()
 
 
+def test_power_cut_of_an_idle_secondary_leaves_the_primary_serving(mirror: Mirror) -> None:
+    primary, victim = mirror.roles()
+    victim.power_cut()
+    wait_state(primary, NAME, "ALONE")
+    mirror.writer.start()
+    written = mirror.writer.stop()
+    assert written.trouble == ()
+    victim.power_on()
+    mirror.wait_roles(primary)
+    mirror.assert_kept(written.promised, victim)
+
+
 def test_both_lose_power_and_nobody_serves_until_both_are_back_in_their_roles(mirror: Mirror) -> None:
     primary, secondary = mirror.roles()
     mirror.writer.start()
@@ -113,7 +125,7 @@ def test_partition_then_healing_leaves_one_primary_and_equal_trees(mirror: Mirro
     mirror.assert_kept(mirror.writer.stop().promised, primary)
 
 
-def test_loss_of_half_of_the_frames_moves_no_role(mirror: Mirror) -> None:
+def test_loss_of_many_frames_moves_no_role(mirror: Mirror) -> None:
     primary, secondary = mirror.roles()
     mirror.lab.cut("n1", "n2", loss=30)
     mirror.writer.start()

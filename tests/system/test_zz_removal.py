@@ -16,7 +16,7 @@ systemctl list-unit-files --no-legend 'safekit*' | awk '{ print "unit", $1 }'
 systemctl list-units --all --no-legend --plain 'safekit*' | awk '{ print "loaded", $1 }'
 nft list tables | grep safekit
 awk '$3 == "fuse.safekit"' /proc/self/mounts
-pgrep -af safekit
+pgrep -af safekit | grep -v 'bash -c'
 """
 
 
