@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.nodes.waiting import wait_for
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -51,8 +53,14 @@ def test_a_gate_that_does_not_end_is_ended_with_all_that_it_started(gates: Modul
     verdict = gates.run(gates.Gate("endless", (f"sleep 600 & echo $! >{tmp_path}/child; wait",), limit=1))
     assert verdict.why.startswith("not ended in time")
     child = int((tmp_path / "child").read_text())
-    state = Path(f"/proc/{child}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+    def gone() -> bool:
+        try:
+            return Path(f"/proc/{child}/stat").read_text().split()[2] == "Z"
+        except OSError:
+            return True
+
+    wait_for("the child is gone", gone, timeout=10)
 
 
 def test_an_empty_test_folder_is_a_failure(gates: ModuleType, tmp_path: Path) -> None:
