@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import threading
@@ -248,7 +249,15 @@ def test_log_is_followed_until_interrupted(db: NodeThread, paths: Paths) -> None
     command = [*command_at(paths), "logview", "-m", "db"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
     db.call(db.node.add_log("db", "E", "before", "userplug"))
-    viewer = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    viewer = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A test run in the background of a shell ignores interrupts, and what it starts would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         assert viewer.stdout is not None
         assert viewer.stdout.readline().endswith("| userplug | E | before\n")
