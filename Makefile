@@ -6,11 +6,12 @@ MAKEFLAGS += --no-print-directory
 export DEBIAN_FRONTEND := noninteractive
 export LC_ALL := C.UTF-8
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONDONTWRITEBYTECODE := 1
 export ANSIBLE_HOME := $(CURDIR)/build/ansible
 
 PY := .venv/bin/python
 STEP := @make/step
-NODES := PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.nodes
+NODES := $(PY) -m tests.nodes
 
 .PHONY: help demo test lint unit bench nodes prepare prerequisites venv wheelhouse image lock clean
 
