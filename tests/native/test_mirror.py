@@ -22,7 +22,7 @@ from safekit.replication import (
     ResyncStarted,
 )
 from tests.native.pair import Pair, beside, in_mirror, in_thread, opened
-from tests.native.trees import differences
+from tests.native.trees import assert_equal
 
 
 class Writer:
@@ -123,7 +123,7 @@ async def test_a_killed_secondary_costs_no_error_and_comes_back_with_what_it_mis
     assert writer.error is None
     assert records(mirrored.b.data / "log") == writer.acknowledged
     await mirrored.a.plane.handover()
-    assert differences(mirrored.a.data, mirrored.b.data) == []
+    assert_equal(mirrored.a.data, mirrored.b.data)
 
 
 async def test_reads_go_on_while_answers_are_held(mirrored: Pair) -> None:
@@ -203,7 +203,7 @@ async def test_a_handover_leaves_two_equal_clean_copies_and_the_next_resync_is_s
     assert (await b.told(PrimaryLost)).handover
     status = await a.plane.status()
     assert (status.role, status.clean, status.exact) == ("idle", True, True)
-    assert differences(a.data, b.data) == []
+    assert_equal(a.data, b.data)
 
     # The other way round.
     await b.plane.primary(generation="3")
@@ -214,7 +214,7 @@ async def test_a_handover_leaves_two_equal_clean_copies_and_the_next_resync_is_s
     await in_mirror(b)
     assert (a.data / "g").read_text() == "made by the new primary"
     await b.plane.handover()
-    assert differences(a.data, b.data) == []
+    assert_equal(a.data, b.data)
 
 
 async def test_a_handover_waits_for_applications_and_goes_on_serving_when_they_stay(mirrored: Pair) -> None:
@@ -246,7 +246,7 @@ async def test_a_killed_primary_has_acknowledged_nothing_that_the_secondary_lack
     assert not (await mirrored.connect(mirrored.b)).incremental
     await in_mirror(mirrored.b)
     await mirrored.b.plane.handover()
-    assert differences(mirrored.a.data, mirrored.b.data) == []
+    assert_equal(mirrored.a.data, mirrored.b.data)
 
 
 async def test_an_error_on_the_secondary_never_reaches_the_application(mirrored: Pair) -> None:
@@ -269,7 +269,7 @@ async def test_an_error_on_the_secondary_never_reaches_the_application(mirrored:
     assert not (await mirrored.connect()).incremental
     await in_mirror(mirrored.a)
     await mirrored.a.plane.handover()
-    assert differences(mirrored.a.data, mirrored.b.data) == []
+    assert_equal(mirrored.a.data, mirrored.b.data)
 
 
 async def test_fsync_is_durable_on_both_sides_before_it_is_answered(tmp_path: Path, binary: Path) -> None:
@@ -308,7 +308,7 @@ async def test_a_database_runs_through_the_mirror_and_its_copy_is_whole(mirrored
 
     await in_thread(lambda: (work("wal"), work("delete")))
     await mirrored.a.plane.handover()
-    assert differences(mirrored.a.data, mirrored.b.data) == []
+    assert_equal(mirrored.a.data, mirrored.b.data)
     for mode in ("wal", "delete"):
         with sqlite3.connect(f"file:{mirrored.b.data / f'{mode}.db'}?immutable=1", uri=True) as copy:
             assert copy.execute("select count(*) from t").fetchone()[0] == 60
@@ -324,5 +324,5 @@ async def test_several_directories_are_one_module(tmp_path: Path, binary: Path) 
         await in_thread(lambda: [(d / "f").write_text(str(i)) for i, d in enumerate(pair.a.directories)])
         await pair.a.plane.handover()
         for one, other in zip(pair.a.directories, pair.b.directories, strict=True):
-            assert differences(one, other) == []
+            assert_equal(one, other)
         assert (pair.b.directories[1] / "before").read_text() == "before"

@@ -11,7 +11,7 @@ import pytest
 from safekit.replication import PeerLost
 from tests.native.chaos import Background, Chaos
 from tests.native.pair import Pair, in_mirror, in_thread
-from tests.native.trees import Entry, differences, read_tree
+from tests.native.trees import Entry, assert_equal, read_tree
 
 SEEDS = [int(seed) for seed in os.environ.get("SAFEKIT_RFS_SEEDS", "1,2,3").split(",")]
 
@@ -36,7 +36,7 @@ async def test_the_mount_answers_as_a_plain_directory(mirrored: Pair, tmp_path: 
     await in_thread(work)
     assert (await mirrored.a.plane.status()).peer == "mirror", mirrored.a.events
     await mirrored.a.plane.handover()
-    assert differences(mirrored.a.data, mirrored.b.data) == []
+    assert_equal(mirrored.a.data, mirrored.b.data)
     ours, theirs = timeless(mirrored.a.data), timeless(plain)
     assert ours.keys() == theirs.keys()
     assert {name: (ours[name], theirs[name]) for name in ours if name != "." and ours[name] != theirs[name]} == {}
@@ -49,7 +49,7 @@ async def test_several_applications_at_once_end_in_equal_copies(mirrored: Pair, 
     await in_thread(work.stop)
     assert (await mirrored.a.plane.status()).peer == "mirror", mirrored.a.events
     await mirrored.a.plane.handover()
-    assert differences(mirrored.a.data, mirrored.b.data) == []
+    assert_equal(mirrored.a.data, mirrored.b.data)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -64,7 +64,7 @@ async def test_a_full_resync_under_load_ends_in_equal_copies(pair: Pair, seed: i
     await in_thread(work.stop)
     assert (await pair.a.plane.status()).peer == "mirror", pair.a.events
     await pair.a.plane.handover()
-    assert differences(pair.a.data, pair.b.data) == []
+    assert_equal(pair.a.data, pair.b.data)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -87,7 +87,7 @@ async def test_an_incremental_resync_under_load_ends_in_equal_copies(mirrored: P
     await in_thread(work.stop)
     assert (await a.plane.status()).peer == "mirror", a.events
     await a.plane.handover()
-    assert differences(a.data, b.data) == []
+    assert_equal(a.data, b.data)
 
 
 def prepare(root: Path, seed: int) -> None:

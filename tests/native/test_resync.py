@@ -19,7 +19,7 @@ from safekit.replication import (
     ResyncStarted,
 )
 from tests.native.pair import Pair, in_mirror, in_thread, opened
-from tests.native.trees import differences
+from tests.native.trees import assert_equal
 
 
 async def test_what_was_on_the_secondary_makes_no_difference(pair: Pair) -> None:
@@ -60,7 +60,7 @@ async def test_what_was_on_the_secondary_makes_no_difference(pair: Pair) -> None
     assert not (await pair.b.told(ResyncStarted)).incremental
     await pair.a.told(InMirror)
     await pair.b.told(ResyncEnded)
-    assert differences(ours, theirs) == []
+    assert_equal(ours, theirs)
     assert (theirs / "sparse").stat().st_blocks < 100
     status = await pair.b.plane.status()
     assert status.exact and not status.inconsistent
@@ -77,7 +77,7 @@ async def test_a_zone_that_is_equal_is_not_written_again(pair: Pair) -> None:
     await pair.a.plane.primary(generation="1")
     await pair.listen(pair.b)
     await pair.mirror()
-    assert differences(pair.a.data, pair.b.data) == []
+    assert_equal(pair.a.data, pair.b.data)
     assert _written_bytes(pair.b.process) - fragments < 3 << 20
 
 
@@ -110,7 +110,7 @@ async def test_only_what_changed_is_compared_after_a_clean_stop_of_the_secondary
     status = await a.until(lambda status: status.peer == "mirror")
     assert status.files_done < 10 and status.dirty == 0
     await a.plane.handover()
-    assert differences(a.data, b.data) == []
+    assert_equal(a.data, b.data)
 
 
 async def test_the_dirty_set_outlives_a_clean_stop_of_the_primary(mirrored: Pair) -> None:
@@ -143,7 +143,7 @@ async def test_a_primary_that_was_killed_while_alone_compares_everything(mirrore
     assert not (await mirrored.connect()).incremental
     await in_mirror(a)
     await a.plane.handover()
-    assert differences(a.data, b.data) == []
+    assert_equal(a.data, b.data)
 
 
 async def test_a_copy_that_may_have_lost_something_is_compared_whole(mirrored: Pair) -> None:
@@ -176,7 +176,7 @@ async def test_an_unfinished_resync_is_never_started_from(pair: Pair) -> None:
     await in_mirror(pair.a)
     assert not (await pair.b.plane.status()).inconsistent
     await pair.a.plane.handover()
-    assert differences(pair.a.data, pair.b.data) == []
+    assert_equal(pair.a.data, pair.b.data)
 
 
 async def test_a_wrong_key_is_refused_by_both_sides(tmp_path: Path, binary: Path) -> None:

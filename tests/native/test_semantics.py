@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.native.pair import Pair, in_thread
-from tests.native.trees import differences
+from tests.native.trees import assert_equal
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16
@@ -424,5 +424,5 @@ async def test_each_operation_means_what_it_means_and_arrives(mirrored: Pair) ->
         assert (await mirrored.a.plane.status()).peer == "mirror", (folder, failures, mirrored.a.events)
     assert failures == []
     await mirrored.a.plane.handover()
-    assert differences(mirrored.a.data, mirrored.b.data) == []
+    assert_equal(mirrored.a.data, mirrored.b.data)
     assert not [name for name in os.listdir(mirrored.b.data) if name.startswith(".fuse")]

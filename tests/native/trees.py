@@ -66,6 +66,12 @@ def differences(one: Path, other: Path) -> list[str]:
     return sorted(found)
 
 
+def assert_equal(one: Path, other: Path) -> None:
+    """Fails with every difference, whole."""
+    found = differences(one, other)
+    assert not found, f"{len(found)} differences\n" + "\n".join(found)
+
+
 def _digest(path: str) -> str:
     digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
