@@ -167,7 +167,8 @@ _RFS = Element(
     + _word("async", "second", "none")
     + _number("packetsize", "reipacketsize", "ruzone_blocksize")
     + _time("locktimeout", "sendtimeout")
-    + _number("nbrei", "namespacepolicy")
+    + _number("nbrei")
+    + (Attribute("namespacepolicy", NUMBER, ("0", "1", "3", "4")),)
     + _time("reitimeout")
     + _number("reicommit")
     + _switch("reidetail")
@@ -177,11 +178,7 @@ _RFS = Element(
     + _number("reiallowedbw")
     + _time("syncdelta")
     + _text("syncat")
-    + _switch("mountover")
-    + _time("iotimeout")
-    + _text("roflags")
-    + _number("allocthreshold")
-    + _text("nfsbox_options"),
+    + _text("mountover", "iotimeout", "roflags", "allocthreshold", "nfsbox_options"),
     (_one(_FLOW), _many(_REPLICATED)),
 )
 
@@ -207,25 +204,29 @@ _PROC = Element(
 _ERRD = Element("errd", _time("polltimer"), (_many(_PROC),))
 
 _WHEN = _word("when", "pre", "prim", "second", "both")
+_ONLY_PRE = _word("when", "pre")
+_ACTION = _word("action", "wait", "stop", "stopstart", "restart", "noaction")
 _TCP = Element(
     "tcp",
-    _text("ident") + _WHEN + _text("action"),
+    _text("ident") + _WHEN + _ACTION,
     (_one(Element("to", _text("addr") + _number("port") + _time("interval", "timeout"))),),
 )
 _PING = Element(
     "ping",
-    _text("ident") + _WHEN + _text("action"),
+    _text("ident") + _WHEN + _ACTION,
     (_one(Element("to", _text("addr") + _time("interval", "timeout"))),),
 )
-_INTF = Element("intf", _text("ident") + _WHEN, (_one(Element("to", _text("local_addr"))),))
-_IP = Element("ip", _text("ident") + _WHEN, (_one(Element("to", _text("addr") + _time("interval"))),))
-_CUSTOM = Element("custom", _text("ident") + _WHEN + _text("exec", "arg", "action"))
+_INTF = Element("intf", _text("ident") + _ONLY_PRE, (_one(Element("to", _text("local_addr"))),))
+_IP = Element(
+    "ip", _text("ident") + _word("when", "prim", "both"), (_one(Element("to", _text("addr") + _time("interval"))),)
+)
+_CUSTOM = Element("custom", _text("ident") + _WHEN + _text("exec", "arg") + _ACTION)
 _MODULE = Element(
     "module",
     _text("name", "ident"),
     (_one(Element("to", _text("addr") + _number("port") + _time("interval", "timeout") + _switch("secure"))),),
 )
-_SPLITBRAIN = Element("splitbrain", _text("ident") + _WHEN + _text("exec", "arg"))
+_SPLITBRAIN = Element("splitbrain", _word("ident", "witness") + _ONLY_PRE + _word("exec", "ping") + _text("arg"))
 _CHECK = Element(
     "check",
     (),

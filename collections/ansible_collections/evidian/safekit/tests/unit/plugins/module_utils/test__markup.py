@@ -186,6 +186,7 @@ def some_text(rng):
 def some_value(rng, attribute):
     words = {SWITCH: [True, False], AGREEMENT: [True, False]}.get(attribute.kind, []) + list(attribute.words)
     if words:
+        words = [int(word) for word in words] if attribute.kind == NUMBER else words
         return rng.choice([*words, "%MACRO%"])
     if attribute.kind == NUMBER:
         return rng.choice([0, 1, 65535, -1, 2**40, "*", "%PORT%", "007"])
