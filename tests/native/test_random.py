@@ -13,7 +13,7 @@ from tests.native.chaos import Background, Chaos
 from tests.native.pair import Pair, in_mirror, in_thread
 from tests.native.trees import Entry, assert_equal, read_tree
 
-SEEDS = [int(seed) for seed in os.environ.get("SAFEKIT_RFS_SEEDS", "1,2,3").split(",")]
+SEEDS = [int(seed) for seed in os.environ.get("SAFEKIT_RFS_SEEDS", "1,2").split(",")]
 
 
 def timeless(root: Path) -> dict[str, Entry]:

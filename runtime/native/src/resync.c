@@ -49,7 +49,7 @@ static struct {
     pthread_mutex_t lock;
     atomic_bool active, cancelled;
     bool full, redo, running;
-    size_t linked_seen;
+    size_t linked_seen, taken; // taken: how often something of `todo` was done
     struct mark_set todo, added; // added: what a search of links adds to the dirty set
     struct differing *differing, **differing_last;
     struct moved *moved;
@@ -75,6 +75,7 @@ static uint32_t todo_get(unsigned directory, uint64_t key) {
 static uint32_t todo_take(unsigned directory, uint64_t key, uint32_t flags) {
     pthread_mutex_lock(&resync.lock);
     uint32_t taken = marks_take(&resync.todo, directory, key, flags);
+    resync.taken += taken != 0;
     pthread_mutex_unlock(&resync.lock);
     return taken;
 }
@@ -449,14 +450,14 @@ static void set_phase(const char *phase) {
     pthread_mutex_unlock(&resync.lock);
 }
 
-// True when nothing is left, and then no later change of a name needs a listing any more.
-static bool finished(void) {
+// True when the last walk found nothing to do, and then no later change of a name needs a listing any more.
+static bool finished(size_t taken_before) {
     while (!atomic_load(&resync.cancelled) && resync.check_count) take_answers(true);
     uint64_t last = stream_sequence();
     while (!atomic_load(&resync.cancelled) && !stream_wait_applied(last, 1000)) take_answers(false);
     pthread_rwlock_wrlock(&namespace_lock);
     pthread_mutex_lock(&resync.lock);
-    bool done = !resync.moved && !resync.differing && !resync.redo;
+    bool done = !resync.moved && !resync.differing && !resync.redo && resync.taken == taken_before;
     if (done) atomic_store(&resync.active, false);
     pthread_mutex_unlock(&resync.lock);
     pthread_rwlock_unlock(&namespace_lock);
@@ -489,10 +490,12 @@ static void *resync_main(void *unused) {
         for (unsigned i = 0; i < options.directories; i++) count(options.directory[i].root, &options.directory[i]);
     }
     set_phase("copy");
+    size_t taken;
     do {
         pthread_mutex_lock(&resync.lock);
         bool redo = resync.redo;
         resync.redo = false;
+        taken = resync.taken;
         pthread_mutex_unlock(&resync.lock);
         if (redo) {
             say("the secondary lacked what it should have had: everything is compared");
@@ -509,7 +512,7 @@ static void *resync_main(void *unused) {
             else if (S_ISREG(inode->type)) synchronise_file(inode);
             inode_forget(inode, 1);
         }
-    } while (!atomic_load(&resync.cancelled) && !finished());
+    } while (!atomic_load(&resync.cancelled) && !finished(taken));
     if (!atomic_load(&resync.cancelled)) enter_mirror();
     for (; resync.check_count; resync.check_count--) {
         inode_forget(resync.checks[resync.first_check].inode, 1);

@@ -179,9 +179,11 @@ static void bind_object(struct inode *inode, bool named) {
     }
     pthread_mutex_unlock(&stream.lock);
     if (!named) pthread_rwlock_unlock(&namespace_lock);
-    if (!path && error != ENOENT) {
+    struct stat st;
+    if (!path && (error != ENOENT || (local_stat(inode->fd, &st) == 0 && st.st_nlink > 0))) {
+        // Only what has no name any more may be left out. In doubt the peer is out, not the data.
         say("an object cannot be named to the peer: %s", strerror(error));
-        stream_lose("an object cannot be named");
+        stream_lose("an object cannot be named to it");
     }
     free(path);
 }
