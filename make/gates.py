@@ -39,7 +39,7 @@ class Gate:
 
 GATES = (
     Gate("style", ("ruff check .", "ruff format --check .")),
-    Gate("types", ("mypy runtime/src tests/nodes tests/conftest.py make",)),
+    Gate("types", ("mypy runtime/src tests/nodes tests/conftest.py tests/system demo benchmarks make",)),
     Gate("contracts", ("cd runtime/src && lint-imports --config ../../pyproject.toml --no-cache",)),
     Gate("shell", ("make/shell-files | xargs --null --no-run-if-empty shellcheck",)),
     Gate(

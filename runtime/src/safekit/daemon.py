@@ -14,26 +14,35 @@ from safekit.node.node import Node
 from safekit.paths import Paths
 
 
-def notify(message: str) -> None:
-    """Tell systemd (sd_notify(3)); nothing happens when nobody listens."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notice:
-        notice.connect("\0" + address[1:] if address.startswith("@") else address)
-        notice.sendall(message.encode())
+class ServiceManager:
+    """systemd, as sd_notify(3) knows it; says nothing when nobody listens.
 
+    Its variables are taken out of the environment: a script or a command that the daemon starts must not speak for it.
+    """
 
-async def _watchdog() -> None:
-    """A loop that no longer turns is not alive: the sign of life comes from the loop itself, twice per interval."""
-    interval = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
-    while interval:
-        notify("WATCHDOG=1")
-        await asyncio.sleep(interval)
+    def __init__(self) -> None:
+        self._address = os.environ.pop("NOTIFY_SOCKET", "")
+        self._watchdog_s = int(os.environ.pop("WATCHDOG_USEC", "0")) / 2e6
+
+    def tell(self, message: str) -> None:
+        """Send a state, for example `READY=1`."""
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notice:
+            notice.connect(address)
+            notice.sendall(message.encode())
+
+    async def watchdog(self) -> None:
+        """A loop that no longer turns is not alive: the sign of life comes from the loop itself, twice per interval."""
+        while self._watchdog_s:
+            self.tell("WATCHDOG=1")
+            await asyncio.sleep(self._watchdog_s)
 
 
 async def run(paths: Paths) -> None:
     """Until SIGTERM or SIGINT."""
+    manager = ServiceManager()
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -42,12 +51,12 @@ async def run(paths: Paths) -> None:
     await node.open()
     try:
         async with serve(node, paths, node.commands):
-            watchdog = asyncio.create_task(_watchdog())
+            watchdog = asyncio.create_task(manager.watchdog())
             gc.collect()
             gc.freeze()
-            notify("READY=1\nSTATUS=ready")
+            manager.tell("READY=1\nSTATUS=ready")
             await ending.wait()
-            notify("STOPPING=1")
+            manager.tell("STOPPING=1")
             watchdog.cancel()
     finally:
         await node.close()

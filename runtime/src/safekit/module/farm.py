@@ -13,6 +13,7 @@ from typing import Any
 
 from safekit.automaton.farm import FarmState, refusal, step
 from safekit.automaton.vocabulary import (
+    Action,
     Checkers,
     Command,
     Effect,
@@ -289,11 +290,15 @@ class FarmModule(Module[FarmState]):
             # The first word of this daemon must not sound as if the node had left: the others would take its clients.
             self._macs = await asyncio.to_thread(self._vip.macs)
             self._served = True
-        await self._open_channel()
-        self._set_checkers("pre", True)
-        if served:
-            await self._enter()
-            self._set_checkers("both", True)
+        try:
+            await self._open_channel()
+            self._set_checkers("pre", True)
+            if served:
+                await self._enter()
+                self._set_checkers("both", True)
+        except StepError as error:
+            self.log.write("safekit", "C", f"the farm cannot be taken up again, the module starts anew: {error}")
+            self.put(Command(Action.STOPSTART, "safekitd"))
         self._served = False
 
     def _opened(self) -> bool:
