@@ -82,13 +82,14 @@ static int check_places(void) {
     const char *places[] = {options.state_dir, options.control};
     for (unsigned i = 0; i < 2; i++) {
         char *copy = must(strdup(places[i])), *real = realpath(i ? dirname(copy) : copy, NULL);
+        bool inside = false;
         for (unsigned d = 0; real && d < options.directories; d++) {
             size_t size = strlen(options.directory[d].path);
-            if (strncmp(real, options.directory[d].path, size) == 0 && (real[size] == '/' || !real[size]))
-                return wrong(i ? "--control" : "--state-dir", places[i], "must not lie in a replicated directory");
+            inside = inside || (strncmp(real, options.directory[d].path, size) == 0 && (real[size] == '/' || !real[size]));
         }
         free(copy);
         free(real);
+        if (inside) return wrong(i ? "--control" : "--state-dir", places[i], "must not lie in a replicated directory");
     }
     return 0;
 }
