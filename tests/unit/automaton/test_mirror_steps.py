@@ -477,7 +477,7 @@ def test_a_primary_resigns_to_the_one_that_went_on_alone() -> None:
 def test_after_a_split_brain_the_former_primary_stays(was: Role, theirs: Role, yields: bool) -> None:
     mine = replace(ALONE, was=was, record=data.alone(BOTH, "n1", "a", 0, Role.ALONE))
     peer = PeerView(True, 1, Role.ALONE, R, Wish.AUTO, data.alone(BOTH, "n2", "b", 0, Role.ALONE), was=theirs)
-    assert (step(mine, peer)[0].row == "leave_alone") is yields
+    assert (step(mine, peer)[0].row == "yield_alone") is yields
 
 
 def test_exactly_one_of_two_equal_histories_yields() -> None:
@@ -498,3 +498,9 @@ def test_remote_states_are_logged_as_they_change() -> None:
     assert effects == (Say("E", "Remote state SECOND Transient"),)
     _, effects = step(replace(STOPPED, wish=Wish.STOPPED), PeerView(alive=False))
     assert effects == (Say("E", "Remote state UNKNOWN"),)
+
+
+@pytest.mark.parametrize("row", ["yield_prim", "yield_alone"])
+def test_a_node_that_yields_releases_its_address_before_anything_else(row: str) -> None:
+    acts = [act for act in PLANS[row] if isinstance(act, Vip | Script | DataStop)]
+    assert acts[0] == Vip(False)

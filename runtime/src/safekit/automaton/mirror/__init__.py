@@ -14,7 +14,8 @@ Invariants that the rows keep:
    so on disk.
 2. `Record(BOTH)` on the primary stands before `Publish`, and `Publish` before the secondary's `Record(ADOPTED)` and
    SECOND(Ready).
-3. `Vip(True)` stands before the start scripts and `Vip(False)` after the stop scripts.
+3. `Vip(True)` stands before the start scripts and `Vip(False)` after the stop scripts; a node that yields to a peer
+   that already serves releases the address first.
 4. A node that lost the data connection asks what the peer became before it goes alone: if the peer already took over,
    it yields.
 

@@ -177,7 +177,7 @@ def _decide_primary(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]
         return _go(state, f"leave_{prefix}", "the data plane stopped")
     if _must_yield(state):
         said = Say("C", f"Split brain recovery: exiting {state.role.lower()} (the other node is {said_by(peer)})")
-        row = "yield_prim" if state.role is PRIM else "leave_alone"
+        row = "yield_prim" if state.role is PRIM else "yield_alone"
         state, effects = _go(
             state,
             row,

@@ -185,14 +185,26 @@ PLANS: dict[str, tuple[Step, ...]] = {
         Become(WAIT, T),
         Script("transition"),
     ),
-    # as above for a primary that must not hand anything over: its peer already serves. Held writes end in an error
-    # first, because a stop script waits for them
+    # as above for a node that yields: its peer already serves, so the address goes first, before a client commits here
+    # what will be lost. Writes that a primary holds end in an error next, because a stop script waits for them
     "yield_prim": (
         Become(PRIM, T),
         Checkers("prim", False),
+        Vip(False),
         DataStop(),
         *_twice("stop_prim", "stop_both"),
+        Record(RecordKind.LEFT),
+        Become(WAIT, T),
+        Script("transition"),
+    ),
+    "yield_alone": (
+        Become(ALONE, T),
+        Checkers("prim", False),
         Vip(False),
+        Script("stop_sec"),
+        Script("stop_prim"),
+        Script("stop_both"),
+        DataStop(),
         Record(RecordKind.LEFT),
         Become(WAIT, T),
         Script("transition"),
