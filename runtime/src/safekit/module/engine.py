@@ -38,7 +38,7 @@ from safekit.automaton.vocabulary import (
 )
 from safekit.checkers import AddressChecker, InterfaceChecker
 from safekit.config import Cluster, UserConfig
-from safekit.membership import Pulse, PulseEvent
+from safekit.membership import ChannelError, Pulse, PulseEvent
 from safekit.module.files import UnreadableFile, read_json, write_json
 from safekit.module.settings import Settings, read_settings, write_settings
 from safekit.paths import Paths
@@ -258,7 +258,7 @@ class Module(ABC, Generic[S]):
                 assert not isinstance(effect.step, Become)
                 answer = await self._carry_out(effect.step, state)
             self.put(replace(answer, serial=effect.serial) if answer else StepDone(effect.serial))
-        except StepError as error:
+        except (StepError, ChannelError) as error:
             self.put(StepFailed(effect.serial, str(error)))
         except OSError as error:
             self.put(StepFailed(effect.serial, f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")))

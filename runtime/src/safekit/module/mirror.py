@@ -7,6 +7,7 @@ knows at once that a peer's module is stopped where silence would have to time o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,7 @@ from safekit.automaton.vocabulary import (
 )
 from safekit.config import ports
 from safekit.membership import (
+    ChannelError,
     HeartbeatChannel,
     HeartbeatLink,
     HeartbeatState,
@@ -399,6 +401,9 @@ class MirrorModule(Module[MirrorState]):
 
     async def _close_channel(self) -> None:
         self._end("cluster")
+        if self._channel_open:  # the last word, before the goodbye: this node is stopped, not lost
+            with contextlib.suppress(ChannelError):
+                await self.around.pulse.publish(self.channel, write_payload(self.state))
         self._channel_open = False
         self._published, self._peer = {}, PeerView()
         await self.around.pulse.remove_channel(self.channel)
@@ -453,10 +458,13 @@ class MirrorModule(Module[MirrorState]):
         assert isinstance(known, HeartbeatState)
         if known.alive is None or (known.alive and known.payload is None):
             return
+        was_alive = self._peer.alive
         peer = replace(self._peer, alive=known.alive, version=self._peer.version + 1)
-        if not known.alive and self._peer.alive and self._peer.role is not Role.STOP:
+        if known.payload is not None:
+            peer = read_payload(known.payload, peer)
+        if was_alive and not peer.alive and peer.role is not Role.STOP:
             self.log.write("heart", "C", f"no heartbeat from {self.peer_node}")
-        self._heard(read_payload(known.payload, peer) if known.payload is not None else peer)
+        self._heard(peer)
 
     def _heard(self, peer: PeerView) -> None:
         self._peer = peer
