@@ -125,7 +125,6 @@ def install(paths: Paths, check: bool) -> bool:
 
 def remove(paths: Paths, check: bool) -> bool:
     """Take everything of ours away, once no module is left; True if something was (or would be) removed."""
-    installed = paths.var / "modules.json"
     if any((paths.safe / "modules").glob("[!.]*")):
         names = ", ".join(sorted(path.name for path in (paths.safe / "modules").glob("[!.]*")))
         sys.exit(f"modules are still installed ({names}): `safekit module uninstall -m AM` each of them first")
@@ -140,7 +139,6 @@ def remove(paths: Paths, check: bool) -> bool:
     _systemctl("daemon-reload")
     if COMMAND.is_symlink():
         COMMAND.unlink()
-    installed.unlink(missing_ok=True)
     for folder in folders:
         shutil.rmtree(folder)
     return True

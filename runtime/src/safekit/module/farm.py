@@ -133,11 +133,8 @@ class FarmModule(Module[FarmState]):
         await around.pulse.set_channel(channel)
         self._channel_open = True
         self._publish()
-        async with self._moved:
-            try:
-                await asyncio.wait_for(self._moved.wait_for(lambda: self.view is not None), VIEW_S)
-            except TimeoutError:
-                raise StepError(f"no view of the group after {VIEW_S:.0f} s") from None
+        if not await self.wait_until(lambda: self.view is not None, VIEW_S):
+            raise StepError(f"no view of the group after {VIEW_S:.0f} s")
 
     async def _close_channel(self) -> None:
         if self.around.config.service.farm is None:
