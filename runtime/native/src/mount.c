@@ -1,96 +1,20 @@
-// The mounts are made with mount(2) itself: no helper program, and the descriptor of /dev/fuse is ours.
+// Which directory is mounted when, and how it is left. See session.h for the mount of a primary itself.
 #include "mount.h"
-#include "fuse_ops.h"
 #include "inode.h"
-#include "local.h"
+#include "session.h"
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/fuse.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/statvfs.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
-#define THREADS 12
-
-struct session {
-    struct fuse_session *fuse;
-    struct directory *directory;
-    pthread_t thread[THREADS];
-    unsigned threads;
-    bool mounted;
-    atomic_bool greeted, can_kill_privileges;
-};
-
-static struct session session[DIRECTORY_LIMIT];
-static bool serving, protecting[DIRECTORY_LIMIT];
-
-// ---- the descriptor ----
-
-// libfuse 3.14 does not know FUSE_HANDLE_KILLPRIV_V2. Without it the kernel asks for security.capability before every single write, so the answer
-// to INIT gets this one flag here: set-user-id bits are cleared by our own write and setattr, capabilities by the underlying file system.
-static ssize_t fuse_read(int fd, void *bytes, size_t size, void *userdata) {
-    struct session *one = userdata;
-    ssize_t n = read(fd, bytes, size);
-    if (n >= (ssize_t)(sizeof(struct fuse_in_header) + 16) && !one->greeted) {
-        const struct fuse_in_header *header = bytes;
-        const struct fuse_init_in *init = (const void *)(header + 1);
-        if (header->opcode == FUSE_INIT) one->can_kill_privileges = init->flags & FUSE_HANDLE_KILLPRIV_V2;
-    }
-    return n;
-}
-
-static ssize_t fuse_write(int fd, struct iovec *parts, int count, void *userdata) {
-    struct session *one = userdata;
-    if (!one->greeted && count == 2 && parts[1].iov_len >= 16) {
-        struct fuse_init_out *init = parts[1].iov_base;
-        if (one->can_kill_privileges) init->flags |= FUSE_HANDLE_KILLPRIV_V2;
-        one->greeted = true;
-    }
-    return writev(fd, parts, count);
-}
-
-static const struct fuse_custom_io descriptor_io = {.read = fuse_read, .writev = fuse_write};
-
-static void *serve_main(void *argument) {
-    struct session *one = argument;
-    struct fuse_buf buffer = {0};
-    local_thread_begin();
-    for (;;) {
-        int n = fuse_session_receive_buf(one->fuse, &buffer);
-        if (n == -EINTR || n == -EAGAIN) continue;
-        if (n <= 0) break; // unmounted
-        fuse_session_process_buf(one->fuse, &buffer);
-    }
-    free(buffer.mem);
-    return NULL;
-}
+static bool serving, mounted[DIRECTORY_LIMIT], protecting[DIRECTORY_LIMIT];
 
 // ---- primary ----
 
-static int mount_one(struct session *one) {
-    struct directory *directory = one->directory;
-    char name[] = "safekit-rfs", *arguments[] = {name, NULL};
-    struct fuse_args args = FUSE_ARGS_INIT(1, arguments);
-    one->greeted = one->mounted = false;
-    one->threads = 0;
-    one->fuse = fuse_session_new(&args, &fuse_operations, sizeof fuse_operations, directory);
-    fuse_opt_free_args(&args);
-    if (!one->fuse) return ENOMEM;
-    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-    if (fd < 0) {
-        int error = errno;
-        say("/dev/fuse: %s (is the module fuse loaded, and may this container use it?)", strerror(error));
-        return error;
-    }
-    if (fuse_session_custom_io(one->fuse, &descriptor_io, fd)) {
-        close(fd);
-        return EINVAL;
-    }
+static int mount_one(unsigned i) {
+    const struct directory *directory = &options.directory[i];
     struct statvfs under;
     unsigned long flags = 0;
     if (fstatvfs(directory->root, &under) == 0) {
@@ -100,35 +24,16 @@ static int mount_one(struct session *one) {
         if (under.f_flag & ST_NOEXEC) flags |= MS_NOEXEC;
         if (under.f_flag & ST_NOATIME) flags |= MS_NOATIME;
     }
-    char mount_options[160], source[128];
-    snprintf(mount_options, sizeof mount_options, "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", fd);
-    snprintf(source, sizeof source, "safekit:%s", options.module);
-    if (mount(source, directory->path, "fuse.safekit", flags, mount_options)) return errno;
-    one->mounted = true;
-    for (unsigned i = 0; i < THREADS; i++) {
-        if (pthread_create(&one->thread[i], NULL, serve_main, one)) return EAGAIN;
-        one->threads++;
-    }
-    return 0;
-}
-
-static void join_threads(struct session *one) {
-    for (unsigned i = 0; i < one->threads; i++) pthread_join(one->thread[i], NULL);
-    one->threads = 0;
-}
-
-static void finish_one(struct session *one) {
-    join_threads(one);
-    if (one->fuse) fuse_session_destroy(one->fuse);
-    memset(one, 0, sizeof *one);
+    int error = session_begin(directory, flags);
+    mounted[i] = !error;
+    return error;
 }
 
 int mount_serve(void) {
     inodes_open();
     int error = 0;
     for (unsigned i = 0; i < options.directories && !error; i++) {
-        session[i].directory = &options.directory[i];
-        error = mount_one(&session[i]);
+        error = mount_one(i);
         if (error) say("cannot mount over %s: %s", options.directory[i].path, strerror(error));
     }
     serving = true;
@@ -146,41 +51,40 @@ int mount_release(int timeout_ms, bool force) {
     int64_t end = now_ms() + timeout_ms;
     if (!serving) return 0;
     for (unsigned i = options.directories; i-- > 0;) {
-        struct session *one = &session[i];
+        const char *path = options.directory[i].path;
         int error = 0;
-        while (one->mounted) {
-            error = umount2(one->directory->path, UMOUNT_NOFOLLOW) ? errno : 0;
+        while (mounted[i]) {
+            error = umount2(path, UMOUNT_NOFOLLOW) ? errno : 0;
             if (!error || error == EINVAL || error == ENOENT) {
-                one->mounted = false;
+                mounted[i] = false;
                 break;
             }
             if (now_ms() >= end) break;
             struct timespec pause = {.tv_nsec = 20 * 1000000};
             nanosleep(&pause, NULL);
         }
-        if (one->mounted && !force) {
+        if (mounted[i] && !force) {
             // Those that were unmounted already are served again: nothing half done.
             for (unsigned j = i + 1; j < options.directories; j++) {
-                finish_one(&session[j]);
-                session[j].directory = &options.directory[j];
-                int again = mount_one(&session[j]);
+                session_end(&options.directory[j]);
+                int again = mount_one(j);
                 if (again) say("cannot mount over %s again: %s", options.directory[j].path, strerror(again));
             }
             return EBUSY;
         }
-        if (one->mounted) {
+        if (mounted[i]) {
             // What applications still wait for fails now; their open files answer an error from here on.
-            umount2(one->directory->path, MNT_FORCE | UMOUNT_NOFOLLOW);
-            umount2(one->directory->path, MNT_DETACH | UMOUNT_NOFOLLOW);
-            one->mounted = false;
+            umount2(path, MNT_FORCE | UMOUNT_NOFOLLOW);
+            umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+            mounted[i] = false;
         }
     }
-    for (unsigned i = 0; i < options.directories; i++) join_threads(&session[i]);
+    for (unsigned i = 0; i < options.directories; i++) session_join(&options.directory[i]);
     return 0;
 }
 
 void mount_close(void) {
-    for (unsigned i = 0; i < options.directories; i++) finish_one(&session[i]);
+    for (unsigned i = 0; i < options.directories; i++) session_end(&options.directory[i]);
     serving = false;
 }
 

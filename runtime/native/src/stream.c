@@ -68,16 +68,16 @@ __attribute__((constructor)) static void stream_prepare(void) {
 
 static void answer(struct operation *operation) {
     int error = operation->error;
-    fuse_req_t request = operation->request;
+    const struct fuse_request *request = &operation->request;
     if (error) {
-        fuse_reply_err(request, error);
+        reply_error(request, error);
     } else {
         switch (operation->kind) {
-        case REPLY_STATUS: fuse_reply_err(request, 0); break;
-        case REPLY_WRITE: fuse_reply_write(request, operation->written); break;
-        case REPLY_ENTRY: fuse_reply_entry(request, &operation->entry); break;
-        case REPLY_CREATE: fuse_reply_create(request, &operation->entry, &operation->file); break;
-        case REPLY_ATTR: fuse_reply_attr(request, &operation->attr, operation->entry.attr_timeout); break;
+        case REPLY_STATUS: reply_error(request, 0); break;
+        case REPLY_WRITE: reply_write(request, operation->written); break;
+        case REPLY_ENTRY: reply_entry(request, &operation->entry); break;
+        case REPLY_CREATE: reply_create(request, &operation->entry, &operation->file); break;
+        case REPLY_ATTR: reply_attr(request, &operation->entry.attr); break;
         }
     }
     free(operation);
@@ -229,9 +229,9 @@ void stream_unbind(struct inode *inode) {
 
 // ---- operations ----
 
-struct operation *operation_begin(fuse_req_t request, enum reply_kind kind) {
+struct operation *operation_begin(const struct fuse_request *request, enum reply_kind kind) {
     struct operation *operation = must(calloc(1, sizeof *operation));
-    operation->request = request;
+    operation->request = *request;
     operation->kind = kind;
     atomic_init(&operation->waits, 1);
     pthread_rwlock_rdlock(&stream.gate);

@@ -1,10 +1,9 @@
 // The primary's end of the stream: what is shipped in which order, who waits for which answer, and what is held when the peer is lost.
 #pragma once
-#define FUSE_USE_VERSION 314
 #include "frame.h"
 #include "inode.h"
 #include "marks.h"
-#include <fuse_lowlevel.h>
+#include "session.h"
 #include <stdatomic.h>
 
 enum reply_kind { REPLY_STATUS, REPLY_WRITE, REPLY_ENTRY, REPLY_CREATE, REPLY_ATTR };
@@ -14,7 +13,7 @@ enum reply_kind { REPLY_STATUS, REPLY_WRITE, REPLY_ENTRY, REPLY_CREATE, REPLY_AT
 // One modifying operation of an application, from its request to its reply.
 struct operation {
     struct operation *next;
-    fuse_req_t request;
+    struct fuse_request request;
     enum reply_kind kind;
     atomic_int waits; // local half, and the peer's or the grant's
     int error;        // of the local half: the application sees no other
@@ -22,9 +21,8 @@ struct operation {
     bool sync;
     int64_t since;
     size_t written;
-    struct fuse_entry_param entry;
-    struct fuse_file_info file;
-    struct stat attr;
+    struct entry entry;
+    struct open_file file;
     unsigned marks;
     struct mark mark[OPERATION_MARKS];
 };
@@ -44,7 +42,7 @@ struct stream_status {
 };
 
 // ---- an operation ----
-struct operation *operation_begin(fuse_req_t request, enum reply_kind kind); // may wait while a stream is switched on
+struct operation *operation_begin(const struct fuse_request *request, enum reply_kind kind); // may wait while a stream is switched on
 void operation_touches(struct operation *operation, unsigned directory, uint64_t key, uint32_t flags);
 void operation_touches_inode(struct operation *operation, const struct inode *inode, uint32_t flags);
 // A directory whose entries are about to change must be equal on the peer first. With namespace_lock held for writing.

@@ -1,0 +1,136 @@
+// Attributes, extended attributes, links' targets, and the file system as a whole.
+#include "local.h"
+#include "operations.h"
+#include <errno.h>
+#include <limits.h>
+#include <linux/limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+#include <time.h>
+#include <unistd.h>
+
+void op_getattr(const struct fuse_request *request, uint64_t node) {
+    struct stat st;
+    int error = local_stat(inode_of(request, node)->fd, &st);
+    if (error) reply_error(request, error);
+    else reply_attr(request, &st);
+}
+
+static struct attributes attributes_of(const struct fuse_setattr_in *in) {
+    struct attributes wanted = {.mode = in->mode,
+                                .uid = in->uid,
+                                .gid = in->gid,
+                                .size = (off_t)in->size,
+                                .atime = {(time_t)in->atime, (long)in->atimensec},
+                                .mtime = {(time_t)in->mtime, (long)in->mtimensec}};
+    if (in->valid & FATTR_MODE) wanted.valid |= SET_MODE;
+    if (in->valid & FATTR_UID) wanted.valid |= SET_UID;
+    if (in->valid & FATTR_GID) wanted.valid |= SET_GID;
+    if (in->valid & FATTR_SIZE) wanted.valid |= SET_SIZE;
+    if (in->valid & FATTR_ATIME) wanted.valid |= SET_ATIME;
+    if (in->valid & FATTR_MTIME) wanted.valid |= SET_MTIME;
+    if (in->valid & FATTR_ATIME_NOW) clock_gettime(CLOCK_REALTIME, &wanted.atime);
+    if (in->valid & FATTR_MTIME_NOW) clock_gettime(CLOCK_REALTIME, &wanted.mtime);
+    return wanted;
+}
+
+void op_setattr(const struct fuse_request *request, uint64_t node, const struct fuse_setattr_in *in) {
+    struct inode *inode = inode_of(request, node);
+    struct operation *operation = operation_begin(request, REPLY_ATTR);
+    struct attributes wanted = attributes_of(in);
+    struct stat *st = &operation->entry.attr;
+    operation_touches_inode(operation, inode, wanted.valid & SET_SIZE ? MARK_CONTENT : metadata_mark(inode));
+    inode_lock(inode);
+    int error = local_setattr(inode->fd, &wanted);
+    if (!error && in->valid & FATTR_KILL_SUIDGID && !(wanted.valid & SET_MODE) && local_stat(inode->fd, st) == 0) {
+        // A truncation by somebody without the right to keep them takes the set-id bits away, as it does without us.
+        wanted.mode = mode_without_privileges(st->st_mode);
+        if (wanted.mode != st->st_mode && chmod(proc_path(inode->fd).text, wanted.mode & 07777) == 0) wanted.valid |= SET_MODE;
+    }
+    int stated = local_stat(inode->fd, st);
+    if (!error) error = stated;
+    if (!error && wanted.valid) {
+        struct message message = {.frame = {.op = OP_SETATTR, .valid = wanted.valid, .mode = wanted.mode, .uid = wanted.uid, .gid = wanted.gid,
+                                            .size = (uint64_t)wanted.size, .atime_s = wanted.atime.tv_sec, .atime_n = (uint32_t)wanted.atime.tv_nsec}};
+        if (wanted.valid & (SET_SIZE | SET_MTIME)) message.frame.valid |= SET_MTIME;
+        object_times(&message, st);
+        operation_ship(operation, &message, inode, NULL, !S_ISREG(inode->type));
+    }
+    inode_unlock(inode);
+    operation_end(operation, error);
+}
+
+void op_readlink(const struct fuse_request *request, uint64_t node) {
+    ssize_t size = readlinkat(inode_of(request, node)->fd, "", (char *)request->room, PATH_MAX + 1);
+    if (size < 0) reply_error(request, errno);
+    else if (size > PATH_MAX) reply_error(request, ENAMETOOLONG);
+    else reply_bytes(request, request->room, (size_t)size);
+}
+
+void op_statfs(const struct fuse_request *request, uint64_t node) {
+    struct statvfs st;
+    if (fstatvfs(inode_of(request, node)->fd, &st)) reply_error(request, errno);
+    else reply_statfs(request, &st);
+}
+
+// ---- extended attributes ----
+
+// Who sets an access ACL without belonging to the group of the file loses the set-group-id bit.
+static void kill_group(struct message *message, struct inode *inode) {
+    struct stat st;
+    if (local_stat(inode->fd, &st) || !(st.st_mode & S_ISGID) || chmod(proc_path(inode->fd).text, st.st_mode & 07777 & ~(mode_t)S_ISGID)) return;
+    stream_send(message, inode, !S_ISREG(inode->type));
+    *message = (struct message){.frame = {.op = OP_SETATTR, .valid = SET_MODE, .mode = st.st_mode & ~(mode_t)S_ISGID}};
+}
+
+void op_setxattr(const struct fuse_request *request, uint64_t node, const char *name, const void *value, size_t size, int flags, bool kills_group) {
+    struct inode *inode = inode_of(request, node);
+    struct operation *operation = operation_begin(request, REPLY_STATUS);
+    operation_touches_inode(operation, inode, metadata_mark(inode));
+    inode_lock(inode);
+    int error = local_setxattr(inode->fd, name, value, size, flags);
+    if (!error) {
+        struct message message = {.frame = {.op = OP_SETXATTR, .data_size = (uint32_t)size}, .name = name, .data = value};
+        if (kills_group) kill_group(&message, inode);
+        operation_ship(operation, &message, inode, NULL, !S_ISREG(inode->type));
+    }
+    inode_unlock(inode);
+    operation_end(operation, error);
+}
+
+static void reply_xattr(const struct fuse_request *request, ssize_t got, size_t asked) {
+    if (got < 0) reply_error(request, errno);
+    else if (asked) reply_bytes(request, request->room, (size_t)got);
+    else reply_size(request, (size_t)got);
+}
+
+void op_getxattr(const struct fuse_request *request, uint64_t node, const char *name, size_t size) {
+    char wanted[XATTR_NAME_MAX + 1]; // the room for the value may hold the end of the name
+    if (strlen(name) >= sizeof wanted) {
+        reply_error(request, ERANGE);
+        return;
+    }
+    strcpy(wanted, name);
+    if (size > XATTR_SIZE_MAX) size = XATTR_SIZE_MAX;
+    reply_xattr(request, getxattr(proc_path(inode_of(request, node)->fd).text, wanted, request->room, size), size);
+}
+
+void op_listxattr(const struct fuse_request *request, uint64_t node, size_t size) {
+    if (size > XATTR_LIST_MAX) size = XATTR_LIST_MAX;
+    reply_xattr(request, listxattr(proc_path(inode_of(request, node)->fd).text, (char *)request->room, size), size);
+}
+
+void op_removexattr(const struct fuse_request *request, uint64_t node, const char *name) {
+    struct inode *inode = inode_of(request, node);
+    struct operation *operation = operation_begin(request, REPLY_STATUS);
+    operation_touches_inode(operation, inode, metadata_mark(inode));
+    inode_lock(inode);
+    int error = local_removexattr(inode->fd, name);
+    if (!error) {
+        struct message message = {.frame = {.op = OP_REMOVEXATTR}, .name = name};
+        operation_ship(operation, &message, inode, NULL, !S_ISREG(inode->type));
+    }
+    inode_unlock(inode);
+    operation_end(operation, error);
+}
