@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,16 +27,34 @@ WAIT_S = 30.0
 SomeEvent = TypeVar("SomeEvent", bound=Event)
 
 
+@dataclass(frozen=True)
+class Excluded:
+    """What is not replicated, for each directory."""
+
+    paths: tuple[tuple[str, ...], ...] = ()
+    names: tuple[tuple[str, ...], ...] = ()
+
+
+NOTHING_EXCLUDED = Excluded()
+
+
 class Side:
     """One node: its process, its directory, and every event that it told."""
 
     def __init__(
-        self, folder: Path, binary: Path, key: bytes, ack_timeout: float, durability: str, names: tuple[str, ...]
+        self,
+        folder: Path,
+        binary: Path,
+        key: bytes,
+        ack_timeout: float,
+        durability: str,
+        names: tuple[str, ...],
+        excluded: Excluded,
     ) -> None:
         self.folder = folder
         self.directories = tuple(folder / name.strip("/") for name in names)
         for directory in self.directories:
-            directory.mkdir(parents=True)
+            directory.mkdir(parents=True, exist_ok=True)
         self.key = folder / "key"
         self.key.write_bytes(key)
         self.settings = ProcessSettings(
@@ -49,6 +68,8 @@ class Side:
             ack_timeout=ack_timeout,
             silence_timeout=ack_timeout,
             durability=durability,
+            excluded_paths=excluded.paths,
+            excluded_names=excluded.names,
         )
         self.process = DataPlaneProcess(self.settings, systemd=False)
         self.events: list[Event] = []
@@ -145,9 +166,10 @@ class Pair:
         ack_timeout: float = 10.0,
         durability: str = "second",
         names: tuple[str, ...] = ("/data",),
+        excluded: Excluded = NOTHING_EXCLUDED,
     ) -> None:
-        self.a = Side(folder / "a", binary, b"0123456789abcdef" * 2, ack_timeout, durability, names)
-        self.b = Side(folder / "b", binary, b"0123456789abcdef" * 2, ack_timeout, durability, names)
+        self.a = Side(folder / "a", binary, b"0123456789abcdef" * 2, ack_timeout, durability, names, excluded)
+        self.b = Side(folder / "b", binary, b"0123456789abcdef" * 2, ack_timeout, durability, names, excluded)
         self.port = free_port()
 
     async def start(self) -> None:

@@ -2,7 +2,7 @@
 #pragma once
 #include "common.h"
 
-#define WIRE_VERSION 1u
+#define WIRE_VERSION 2u
 #define FRAME_DATA_LIMIT (1u << 20)
 #define ZONE_SIZE (1u << 20)
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire is little endian and frames travel as they lie in memory");
@@ -51,6 +51,11 @@ enum barrier { BARRIER_MIRROR = 1, BARRIER_FLUSH, BARRIER_HANDOVER, BARRIER_PUBL
 #define FRAME_FULL 4u     // resync: everything is compared
 #define FRAME_CLAIM 8u    // listing: the file has several names on the primary
 #define FRAME_LINKED 16u  // listing: and not those that it had at the last mirror
+#define FRAME_UNNAMED 32u // bind: a new file without a name yet
+#define FRAME_REPLACE 64u // link, make: takes the place of what has the name, in one step
+
+// What the secondary calls an object for the moment before it takes its place. Never excluded from a listing, so nothing of it stays.
+#define TEMPORARY_NAME ".safekit-temporary-"
 
 struct frame {
     uint32_t length; // of everything, this frame included

@@ -2,6 +2,7 @@
 // Neither key nor data of the module are shown to a peer that has not proven the key.
 #include "handshake.h"
 #include "frame.h"
+#include "select.h"
 #include "state.h"
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -91,7 +92,9 @@ static void directories_text(char *out, size_t size) {
     out[0] = 0;
     for (unsigned i = 0; i < options.directories; i++) {
         size_t used = strlen(out);
-        snprintf(out + used, size - used, "%s%s", i ? ":" : "", options.directory[i].name);
+        char selection[4096];
+        select_text(&options.directory[i], selection, sizeof selection);
+        snprintf(out + used, size - used, "%s%s%s", i ? ":" : "", options.directory[i].name, selection);
     }
 }
 

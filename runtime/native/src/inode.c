@@ -2,6 +2,7 @@
 #include "inode.h"
 #include "local.h"
 #include "marks.h"
+#include "select.h"
 #include "stream.h"
 #include <dirent.h>
 #include <errno.h>
@@ -129,7 +130,7 @@ static char *search(int directory, const struct inode *inode, const char *prefix
         struct stat st;
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
         if (entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN && entry->d_ino != inode->ino) continue;
-        if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
+        if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) || select_excludes(inode->directory, fd, entry->d_name, st.st_mode)) continue;
         char *path = NULL;
         if (asprintf(&path, "%s%s%s", prefix, *prefix ? "/" : "", entry->d_name) < 0) abort();
         if (st.st_ino == inode->ino && st.st_dev == inode->dev) {
@@ -160,7 +161,7 @@ char *inode_path(struct inode *inode) {
         const char *inside = path + root_size;
         while (*inside == '/') inside++;
         int error = *inside ? fstatat(inode->directory->root, inside, &st, AT_SYMLINK_NOFOLLOW) : fstat(inode->directory->root, &st);
-        if (!error && st.st_ino == inode->ino && st.st_dev == inode->dev) return must(strdup(inside));
+        if (!error && st.st_ino == inode->ino && st.st_dev == inode->dev && !select_excludes_path(inode->directory, inside, inode->type)) return must(strdup(inside));
     }
     if (local_stat(inode->fd, &st) || st.st_nlink == 0 || S_ISDIR(st.st_mode)) {
         errno = ENOENT;

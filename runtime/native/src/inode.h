@@ -10,6 +10,7 @@ struct inode {
     ino_t ino;
     mode_t type; // S_IFMT
     int fd;
+    unsigned char selection; // enum selection; select.h
     pthread_mutex_t lock; // regular files: held from the local modification to its place in the stream. All else: namespace_lock
     uint64_t remote_id;   // its name on the wire ...
     uint64_t bound;       // ... as long as this equals the stream's generation of bindings

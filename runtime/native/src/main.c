@@ -3,6 +3,7 @@
 #include "events.h"
 #include "module.h"
 #include "mount.h"
+#include "select.h"
 #include "state.h"
 #include <errno.h>
 #include <getopt.h>
@@ -17,10 +18,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define ARGUMENTS 256
+#define ARGUMENTS 4096
 
 static void usage(FILE *out) {
-    fprintf(out, "usage: safekit-rfs --module NAME --control SOCKET --state-dir DIR --key-file FILE --directory DIR [--name NAME] [--directory ...]\n"
+    fprintf(out, "usage: safekit-rfs --module NAME --control SOCKET --state-dir DIR --key-file FILE --directory DIR [--name NAME]\n"
+                 "                   [--exclude-path RELATIVE] [--exclude-name [!]EXPRESSION] [--directory ...]\n"
                  "                   [--ack-timeout MILLISECONDS] [--silence-timeout MILLISECONDS] [--async second|none]\n"
                  "       safekit-rfs --config FILE          one argument per line\n");
 }
@@ -33,7 +35,7 @@ static int wrong(const char *option, const char *value, const char *expected) {
 static int take_arguments(int count, char **arguments) {
     static const struct option known[] = {{"module", 1, NULL, 'm'},    {"control", 1, NULL, 'c'}, {"state-dir", 1, NULL, 's'},   {"key-file", 1, NULL, 'k'},
                                           {"directory", 1, NULL, 'd'}, {"name", 1, NULL, 'n'},    {"ack-timeout", 1, NULL, 't'}, {"async", 1, NULL, 'a'},
-                                          {"silence-timeout", 1, NULL, 'q'},
+                                          {"silence-timeout", 1, NULL, 'q'}, {"exclude-path", 1, NULL, 'P'}, {"exclude-name", 1, NULL, 'N'},
                                           {"help", 0, NULL, 'h'},      {NULL, 0, NULL, 0}};
     optind = 1;
     for (int option; (option = getopt_long(count, arguments, "", known, NULL)) != -1;) {
@@ -65,6 +67,14 @@ static int take_arguments(int count, char **arguments) {
             if (!last) return wrong("--name", optarg, "must follow a --directory");
             last->name = optarg;
             break;
+        case 'P':
+        case 'N': {
+            const char *name = option == 'P' ? "--exclude-path" : "--exclude-name";
+            if (!last) return wrong(name, optarg, "must follow a --directory");
+            const char *why = option == 'P' ? select_add_path(last->index, optarg) : select_add_name(last->index, optarg);
+            if (why) return wrong(name, optarg, why);
+            break;
+        }
         case 'h': usage(stdout); exit(0);
         default: usage(stderr); return 2;
         }
@@ -160,6 +170,14 @@ int main(int count, char **arguments) {
     if ((error = state_load(&was_secondary))) {
         say("%s: %s", options.state_dir, strerror(error));
         return 1;
+    }
+    if (select_changed()) {
+        // What was excluded then and is not now was never compared.
+        pthread_mutex_lock(&state_lock);
+        state.base[0] = 0;
+        state.exact = false;
+        state_save();
+        pthread_mutex_unlock(&state_lock);
     }
     if (mount_clear_stale(was_secondary)) return 1;
     pthread_t signals;

@@ -1,8 +1,10 @@
 // Operations on names, and what all operations share. A modifying one has always the same shape: begin, say what it touches, lock, apply here, ship
 // the result, unlock, end; the answer goes out when nobody is awaited any more.
+#include "crossing.h"
 #include "local.h"
 #include "operations.h"
 #include "resync.h"
+#include "select.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -79,7 +81,7 @@ static int make_entry(struct operation *operation, struct inode *parent, const c
     int error = local_make(parent->fd, name, &make);
     if (!error) error = look_up(caller, parent->fd, name, &operation->entry);
     if (error) return error;
-    touch_object_of(operation, parent, &operation->entry.attr, false);
+    if (!select_entry(parent, name, mode)) touch_object_of(operation, parent, &operation->entry.attr, false);
     struct message message = {.frame = {.op = OP_MAKE, .mode = mode, .umask = make.umask, .uid = make.uid, .gid = make.gid, .rdev = rdev}, .name = name, .name2 = target};
     object_times(&message, &operation->entry.attr);
     parent_times(&message, parent);
@@ -158,21 +160,26 @@ static void entry_moves(struct operation *operation, const struct inode *parent,
 void op_rename(const struct fuse_request *request, uint64_t from_node, const char *name, uint64_t to_node, const char *new_name, unsigned flags) {
     struct inode *from = inode_of(request, from_node), *to = inode_of(request, to_node);
     struct operation *operation = operation_begin(request, REPLY_STATUS);
-    pthread_rwlock_wrlock(&namespace_lock);
+    struct crossing crossing;
+    do { // with what was judged still in its place
+        crossing_prepare(&crossing, from, name, to, new_name, flags);
+        pthread_rwlock_wrlock(&namespace_lock);
+    } while (!crossing_confirmed(&crossing, from, name, to, new_name));
     operation_changes_list(operation, from);
     if (to != from) operation_changes_list(operation, to);
     if (!(flags & RENAME_EXCHANGE)) entry_vanishes(to, new_name);
     operation_binds(from, to);
     entry_moves(operation, from, from->fd, name);
     if (flags & RENAME_EXCHANGE) entry_moves(operation, to, to->fd, new_name);
-    int error = flags & RENAME_WHITEOUT ? EINVAL : renameat2(from->fd, name, to->fd, new_name, flags) ? errno : 0;
+    int error = flags & RENAME_WHITEOUT ? EINVAL : crossing.refused ? EXDEV : renameat2(from->fd, name, to->fd, new_name, flags) ? errno : 0;
     if (!error) {
         struct message message = {.frame = {.op = OP_RENAME, .valid = flags}, .name = name, .name2 = new_name};
         parent_times(&message, from);
         parent2_times(&message, to);
-        operation_ship(operation, &message, from, to, true);
+        crossing_ship(&crossing, operation, &message, from, to);
     }
     pthread_rwlock_unlock(&namespace_lock);
+    crossing_end(&crossing, !error);
     operation_end(operation, error);
 }
 
@@ -184,7 +191,7 @@ void op_link(const struct fuse_request *request, uint64_t node, uint64_t parent_
     operation_changes_list(operation, parent);
     if (resync_active()) resync_moved(inode);
     operation_binds(inode, parent);
-    int error = local_link(inode->fd, parent->fd, name);
+    int error = crossing_refuses_link(inode, parent, name) ? EXDEV : local_link(inode->fd, parent->fd, name);
     if (!error) error = look_up(request, parent->fd, name, &operation->entry);
     if (!error) {
         struct message message = {.frame = {.op = OP_LINK}, .name = name};

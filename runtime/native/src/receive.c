@@ -1,9 +1,11 @@
 // One connection at a time; one thread applies, so that the order of the stream is the order of the tree. What must be durable before it is
 // answered is handed to helpers, and the stream goes on behind it.
 #include "receive.h"
+#include "crossing.h"
 #include "events.h"
 #include "handshake.h"
 #include "local.h"
+#include "select.h"
 #include "state.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -28,6 +30,7 @@
 
 struct object {
     int path, file; // descriptors, 0: none
+    unsigned directory;
 };
 
 struct synced {
@@ -107,7 +110,9 @@ static int bind_object(const struct message *message) {
     if (!frame->id || frame->id >= OBJECTS || frame->valid >= options.directories) return EPROTO;
     if (message->name && !path_is_inside(message->name)) return EPROTO;
     object_drop(frame->id);
-    int at = openat(options.directory[frame->valid].root, ".", O_PATH | O_CLOEXEC);
+    const struct directory *directory = &options.directory[frame->valid];
+    bool unnamed = frame->flags & FRAME_UNNAMED;
+    int at = unnamed ? crossing_open_unnamed(directory) : openat(directory->root, ".", O_PATH | O_CLOEXEC);
     const char *path = message->name ? message->name : "";
     while (at >= 0 && *path) {
         char name[256];
@@ -125,8 +130,13 @@ static int bind_object(const struct message *message) {
         at = below;
         errno = error;
     }
+    struct stat st;
     if (at < 0) return errno;
-    receive.object[frame->id].path = at;
+    if (message->name && select_configured(directory) && (local_stat(at, &st) || select_excludes_path(directory, message->name, st.st_mode))) {
+        close(at); // ours alone
+        return EXDEV;
+    }
+    receive.object[frame->id] = (struct object){.path = at, .directory = frame->valid};
     return 0;
 }
 
@@ -242,6 +252,8 @@ static void *flusher_main(void *unused) {
 
 // ---- the stream ----
 
+static const struct directory *directory_of(uint64_t id) { return &options.directory[receive.object[id].directory]; }
+
 static int set_parent(uint64_t id, int64_t seconds, uint32_t nanoseconds) {
     int object = receive_object(id);
     return object < 0 ? ESTALE : local_set_times(object, seconds, nanoseconds);
@@ -265,8 +277,11 @@ static int apply_make(const struct message *message) {
     int parent = receive_object(f->id);
     if (parent < 0 || !name_is_entry(message->name)) return ESTALE;
     struct make make = {f->mode, f->umask, f->uid, f->gid, f->rdev, message->name2 ? message->name2 : ""};
-    int error = local_make(parent, message->name, &make);
-    if (!error) error = set_entry_times(parent, message->name, f);
+    char temporary[TEMPORARY_SIZE];
+    const char *name = f->flags & FRAME_REPLACE ? crossing_temporary(temporary) : message->name;
+    int error = local_make(parent, name, &make);
+    if (!error) error = set_entry_times(parent, name, f);
+    if (!error && name != message->name && renameat(parent, name, parent, message->name)) error = errno;
     return error ? error : set_parent(f->id, f->parent_s, f->parent_n);
 }
 
@@ -274,7 +289,10 @@ static int apply_remove(const struct message *message, int flags) {
     const struct frame *f = &message->frame;
     int parent = receive_object(f->id);
     if (parent < 0 || !name_is_entry(message->name)) return ESTALE;
-    if (unlinkat(parent, message->name, flags)) return errno;
+    if (unlinkat(parent, message->name, flags)) {
+        if (errno != ENOTEMPTY || !crossing_empty(directory_of(f->id), parent, message->name)) return errno;
+        if (unlinkat(parent, message->name, flags)) return errno;
+    }
     return set_parent(f->id, f->parent_s, f->parent_n);
 }
 
@@ -282,7 +300,10 @@ static int apply_rename(const struct message *message) {
     const struct frame *f = &message->frame;
     int from = receive_object(f->id), to = receive_object(f->id2);
     if (from < 0 || to < 0 || !name_is_entry(message->name) || !name_is_entry(message->name2)) return ESTALE;
-    if (renameat2(from, message->name, to, message->name2, f->valid)) return errno;
+    if (renameat2(from, message->name, to, message->name2, f->valid)) {
+        if ((errno != ENOTEMPTY && errno != EEXIST) || !crossing_empty(directory_of(f->id2), to, message->name2)) return errno;
+        if (renameat2(from, message->name, to, message->name2, f->valid)) return errno;
+    }
     int error = set_parent(f->id, f->parent_s, f->parent_n);
     return error ? error : set_parent(f->id2, f->parent2_s, f->parent2_n);
 }
@@ -291,7 +312,7 @@ static int apply_link(const struct message *message) {
     const struct frame *f = &message->frame;
     int object = receive_object(f->id), parent = receive_object(f->id2);
     if (object < 0 || parent < 0 || !name_is_entry(message->name)) return ESTALE;
-    int error = local_link(object, parent, message->name);
+    int error = f->flags & FRAME_REPLACE ? crossing_link_over(directory_of(f->id2), object, parent, message->name) : local_link(object, parent, message->name);
     return error ? error : set_parent(f->id2, f->parent_s, f->parent_n);
 }
 

@@ -1,6 +1,7 @@
 // The secondary's half of a resynchronisation: makes listings equal, compares zones, writes what differs.
 #include "local.h"
 #include "receive.h"
+#include "select.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -179,6 +180,8 @@ static int end_listing(const struct message *message) {
     for (struct dirent *entry; !error && (entry = readdir(entries));) {
         const char *name = entry->d_name;
         if (!name_is_entry(name) || (listing.names && bsearch(&name, listing.name, listing.names, sizeof *listing.name, by_name))) continue;
+        struct stat st;
+        if (fstatat(listing.fd, name, &st, AT_SYMLINK_NOFOLLOW) || select_excludes(&options.directory[listing.directory], listing.fd, name, st.st_mode)) continue;
         error = local_remove_tree(listing.fd, name, &listing.work);
         receive_worked();
     }

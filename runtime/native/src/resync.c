@@ -13,6 +13,7 @@
 #include "events.h"
 #include "local.h"
 #include "marks.h"
+#include "select.h"
 #include "state.h"
 #include "stream.h"
 #include <dirent.h>
@@ -149,6 +150,7 @@ static void send_listing(struct inode *inode) {
             struct stat st;
             if (!name_is_entry(entry->d_name) || fstatat(dirfd(entries), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
             if (S_ISDIR(st.st_mode) && st.st_dev != directory->dev) continue; // another file system is mounted there
+            if (select_excludes(directory, dirfd(entries), entry->d_name, st.st_mode)) continue;
             list_entry(directory, dirfd(entries), entry->d_name, &st, taken & MARK_TREE);
         }
         struct stat st;
@@ -374,6 +376,10 @@ static void walk(struct inode *inode) {
         int object = openat(dirfd(entries), entry->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
         struct inode *below = object < 0 ? NULL : inode_get(directory, object, &st);
         if (!below) continue;
+        if (select_excludes(directory, dirfd(entries), entry->d_name, st.st_mode)) {
+            inode_forget(below, 1);
+            continue;
+        }
         if (S_ISDIR(below->type)) walk(below);
         else if (S_ISREG(below->type)) synchronise_file(below);
         inode_forget(below, 1);
@@ -388,6 +394,7 @@ static void count(int object, const struct directory *directory) {
     for (struct dirent *entry; !atomic_load(&resync.cancelled) && (entry = readdir(entries));) {
         struct stat st;
         if (!name_is_entry(entry->d_name) || fstatat(dirfd(entries), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
+        if (select_excludes(directory, dirfd(entries), entry->d_name, st.st_mode)) continue;
         if (S_ISREG(st.st_mode)) {
             pthread_mutex_lock(&resync.lock);
             resync.progress.files_total++;
@@ -413,6 +420,7 @@ static void search_links(int object, const struct directory *directory, uint64_t
     for (struct dirent *entry; (entry = readdir(entries));) {
         struct stat st;
         if (!name_is_entry(entry->d_name) || fstatat(dirfd(entries), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
+        if (select_excludes(directory, dirfd(entries), entry->d_name, st.st_mode)) continue;
         uint64_t mine = mark_key(directory->index, st.st_dev, st.st_ino);
         if (!S_ISDIR(st.st_mode) && !complete && below_moved && st.st_nlink > 1) {
             marks_add(marks, directory->index, mine, MARK_LINKED);

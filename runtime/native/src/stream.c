@@ -8,6 +8,7 @@
 #include "events.h"
 #include "local.h"
 #include "resync.h"
+#include "select.h"
 #include "state.h"
 #include <errno.h>
 #include <netinet/in.h>
@@ -155,6 +156,36 @@ static void flush_queue(void) {
     if (failed) stream_lose("the connection broke while sending");
 }
 
+static void append_binding(struct inode *inode, const char *path, uint16_t flags) {
+    if (stream.next_id >= BINDING_LIMIT) {
+        struct message none = {.frame = {.op = OP_UNBIND_ALL, .seq = ++stream.seq}};
+        append(&none);
+        stream.bindings++;
+        stream.next_id = 0;
+    }
+    inode->remote_id = ++stream.next_id;
+    inode->bound = stream.bindings;
+    struct message message = {.frame = {.op = OP_BIND, .flags = flags, .seq = ++stream.seq, .id = inode->remote_id, .valid = inode->directory->index}, .name = path};
+    append(&message);
+}
+
+bool stream_bind_unnamed(struct inode *inode) {
+    pthread_rwlock_rdlock(&namespace_lock);
+    pthread_mutex_lock(&stream.lock);
+    bool up = stream.up;
+    if (up) append_binding(inode, NULL, FRAME_UNNAMED);
+    pthread_mutex_unlock(&stream.lock);
+    pthread_rwlock_unlock(&namespace_lock);
+    return up;
+}
+
+bool stream_is_bound(struct inode *inode) {
+    pthread_mutex_lock(&stream.lock);
+    bool bound = inode->bound == stream.bindings;
+    pthread_mutex_unlock(&stream.lock);
+    return bound;
+}
+
 static void bind_object(struct inode *inode, bool named) {
     bool resync = resync_active();
     if (!named) {
@@ -166,21 +197,12 @@ static void bind_object(struct inode *inode, bool named) {
     if (path && resync) resync_ensure_parents(inode->directory, path);
     pthread_mutex_lock(&stream.lock);
     if (path && stream.up && inode->bound != stream.bindings) {
-        if (stream.next_id >= BINDING_LIMIT) {
-            struct message none = {.frame = {.op = OP_UNBIND_ALL, .seq = ++stream.seq}};
-            append(&none);
-            stream.bindings++;
-            stream.next_id = 0;
-        }
-        inode->remote_id = ++stream.next_id;
-        inode->bound = stream.bindings;
-        struct message message = {.frame = {.op = OP_BIND, .seq = ++stream.seq, .id = inode->remote_id, .valid = inode->directory->index}, .name = path};
-        append(&message);
+        append_binding(inode, path, 0);
     }
     pthread_mutex_unlock(&stream.lock);
     if (!named) pthread_rwlock_unlock(&namespace_lock);
     struct stat st;
-    if (!path && (error != ENOENT || (local_stat(inode->fd, &st) == 0 && st.st_nlink > 0))) {
+    if (!path && (error != ENOENT || (local_stat(inode->fd, &st) == 0 && st.st_nlink > 0 && !select_orphan(inode)))) {
         // Only what has no name any more may be left out. In doubt the peer is out, not the data.
         say("an object cannot be named to the peer: %s", strerror(error));
         stream_lose("an object cannot be named to it");
@@ -190,10 +212,11 @@ static void bind_object(struct inode *inode, bool named) {
 
 // With stream.lock held when it returns true. False (unlocked): no peer, or the object has no name any more and matters to nobody else.
 static bool reserve(struct inode *object, struct inode *second, bool named) {
+    bool excluded = (object && select_inode(object)) || (second && select_inode(second));
     for (int attempts = 0;; attempts++) {
         pthread_mutex_lock(&stream.lock);
         while (stream.up && stream.queue.used > QUEUE_LIMIT && !named) pthread_cond_wait(&stream.changed, &stream.lock);
-        if (!stream.up) return false;
+        if (!stream.up || excluded) return false;
         bool first_bound = !object || object->bound == stream.bindings;
         if (first_bound && (!second || second->bound == stream.bindings)) return true;
         if (attempts > 4) return false;
@@ -238,13 +261,18 @@ struct operation *operation_begin(const struct fuse_request *request, enum reply
     return operation;
 }
 
-void operation_touches(struct operation *operation, unsigned directory, uint64_t key, uint32_t flags) {
+static void touches(struct operation *operation, unsigned directory, uint64_t key, uint32_t flags, bool excluded) {
     if (operation->marks < OPERATION_MARKS) operation->mark[operation->marks++] = (struct mark){directory, flags, key};
-    if (stream_answers() != ANSWER_PEER) dirty_mark(directory, key, flags);
+    if (!excluded && stream_answers() != ANSWER_PEER) dirty_mark(directory, key, flags);
 }
 
-void operation_touches_inode(struct operation *operation, const struct inode *inode, uint32_t flags) {
-    operation_touches(operation, inode->directory->index, inode_key(inode), flags);
+void operation_touches(struct operation *operation, unsigned directory, uint64_t key, uint32_t flags) {
+    touches(operation, directory, key, flags, false);
+}
+
+// What is excluded is not marked, but the operation remembers it: it may be moved to what is replicated before the operation gets its lock.
+void operation_touches_inode(struct operation *operation, struct inode *inode, uint32_t flags) {
+    touches(operation, inode->directory->index, inode_key(inode), flags, select_inode(inode));
 }
 
 void operation_changes_list(struct operation *operation, struct inode *parent) {
@@ -254,7 +282,7 @@ void operation_changes_list(struct operation *operation, struct inode *parent) {
 
 // Binding lists the directories above, and only then it is known whether this one must be listed.
 void operation_lists(struct inode *directory) {
-    if (!resync_active()) return;
+    if (!resync_active() || select_inode(directory)) return;
     operation_binds(directory, NULL);
     resync_ensure_listed(directory);
 }
@@ -266,6 +294,7 @@ void operation_binds(struct inode *object, struct inode *second) {
 }
 
 void operation_ship(struct operation *operation, struct message *message, struct inode *object, struct inode *second, bool named) {
+    if (!select_ships(message, &object, &second)) return;
     bool reserved = reserve(object, second, named);
     if (!reserved && !stream.up && stream.answers != ANSWER_HELD) {
         pthread_mutex_unlock(&stream.lock);

@@ -44,7 +44,7 @@ struct stream_status {
 // ---- an operation ----
 struct operation *operation_begin(const struct fuse_request *request, enum reply_kind kind); // may wait while a stream is switched on
 void operation_touches(struct operation *operation, unsigned directory, uint64_t key, uint32_t flags);
-void operation_touches_inode(struct operation *operation, const struct inode *inode, uint32_t flags);
+void operation_touches_inode(struct operation *operation, struct inode *inode, uint32_t flags);
 // A directory whose entries are about to change must be equal on the peer first. With namespace_lock held for writing.
 void operation_changes_list(struct operation *operation, struct inode *parent);
 void operation_lists(struct inode *directory);
@@ -67,6 +67,8 @@ void stream_abandon(void);         // the mount is gone: what is held is answere
 enum answers stream_answers(void);
 void stream_get_status(struct stream_status *status);
 void stream_unbind(struct inode *inode);
+bool stream_bind_unnamed(struct inode *inode); // as a file that has no name at the peer yet. False: no peer
+bool stream_is_bound(struct inode *inode);
 
 // ---- frames of the resync, and barriers ----
 // Binds when needed and appends. Returns the sequence number, 0 when there is no peer or the object has no name.

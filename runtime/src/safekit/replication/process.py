@@ -24,6 +24,8 @@ class ProcessSettings:
     `ack_timeout`: seconds until an operation without acknowledgement means a lost peer (spec: locktimeout);
     `silence_timeout`: seconds until a peer that says nothing at all does (it beats twice a second).
     `names` is what both nodes call the directories (default: their paths); they must be equal on both sides.
+    `excluded_paths`, `excluded_names`: for each directory what is not replicated (§3.6, notreplicated): relative paths, and
+    extended regular expressions on the names of entries, after `!` those that alone are replicated.
     """
 
     module: str
@@ -36,6 +38,8 @@ class ProcessSettings:
     silence_timeout: float = 4.0
     binary: Path = DEFAULT_BINARY
     names: tuple[str, ...] = ()
+    excluded_paths: tuple[tuple[str, ...], ...] = ()
+    excluded_names: tuple[tuple[str, ...], ...] = ()
 
     def arguments(self) -> list[str]:
         """Everything after the program's name."""
@@ -52,6 +56,10 @@ class ProcessSettings:
             given += ["--directory", str(directory)]
             if index < len(self.names):
                 given += ["--name", self.names[index]]
+            for path in self.excluded_paths[index] if index < len(self.excluded_paths) else ():
+                given += ["--exclude-path", path]
+            for name in self.excluded_names[index] if index < len(self.excluded_names) else ():
+                given += ["--exclude-name", name]
         return given
 
 
