@@ -31,6 +31,7 @@ unit: venv ## the tests that need no node, with the coverage of the pure package
 	@$(PY) make/gates.py units
 
 bench: prepare ## measure: memory, idle processor, detection, replication
+	$(STEP) "packages to compare with" make/prerequisites fio glusterfs-server postgresql
 	@$(PY) -m benchmarks
 
 nodes: image ## boot the nodes n1, n2, n3 and client (lab/engine exec -it n1 bash)

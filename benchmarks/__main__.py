@@ -1,19 +1,22 @@
-"""Every benchmark, as a table and as build/reports/daemon.json; exit code 1 when a promise is not kept."""
+"""Every benchmark, as tables and as build/reports/*.json; exit code 1 when a promise is not kept.
+
+python -m benchmarks [daemon] [replication]     only these"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 
-from benchmarks import daemon
+from benchmarks import daemon, replication
 from tests.nodes import Lab
 from tests.nodes.engine import ROOT
 
 REPORT = ROOT / "build" / "reports" / "daemon.json"
 
 
-def main() -> int:
-    """Measure, print, write."""
+def resting() -> int:
+    """What the daemons cost: measure, print, write."""
     costs = daemon.measure()
     load = daemon.load_of(Lab.here()["n1"])
     print(f"{'node':6} {'process':24} {'memory':>10} {'limit':>8} {'processor':>10} {'limit':>6}")
@@ -30,6 +33,22 @@ def main() -> int:
     REPORT.write_text(json.dumps(report, indent=2) + "\n")
     print(REPORT.relative_to(ROOT))
     return 0 if all(cost.kept for cost in costs) else 1
+
+
+def replicating() -> int:
+    """The table of replication."""
+    return asyncio.run(replication.run(replication.arguments([])))
+
+
+def main() -> int:
+    """What was named, or everything, each after the other."""
+    all_of_them = {"daemon": resting, "replication": replicating}
+    wanted = sys.argv[1:] or list(all_of_them)
+    unknown = [name for name in wanted if name not in all_of_them]
+    if unknown:
+        print(f"unknown: {', '.join(unknown)}; expected {', '.join(all_of_them)}", file=sys.stderr)
+        return 2
+    return max([all_of_them[name]() for name in wanted])
 
 
 if __name__ == "__main__":

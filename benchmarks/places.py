@@ -1,0 +1,116 @@
+"""What is compared: one directory each, served in a different way, all on one file system and alive at the same time.
+
+`local` a directory; `alone` our data plane without a peer; `ours` two of them, mirrored over the loopback; `gluster`
+GlusterFS with two copies. `bound` is no directory: it is the program `native/bound.c`, which has two of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.gluster import Volume
+from tests.native.pair import Pair
+from tests.nodes.engine import ROOT
+
+LOCAL, BOUND, ALONE, OURS, GLUSTER = "local", "bound", "alone", "ours", "gluster"
+SYSTEMS = (LOCAL, BOUND, ALONE, OURS, GLUSTER)
+TITLES = {
+    LOCAL: "local",
+    BOUND: "loopback bound",
+    ALONE: "FUSE, alone",
+    OURS: "ours",
+    GLUSTER: "GlusterFS 2",
+}
+BINARY = ROOT / "runtime" / "native" / "build" / "safekit-rfs"
+PROGRAMS = ROOT / "build" / "benchmarks"
+
+
+@dataclass
+class Place:
+    """`directory` is what applications use; `below` are descriptors of the directories that hold the bytes in the end,
+    open before anything was mounted over them; `folder` is a local place for sockets and logs."""
+
+    name: str
+    folder: Path
+    directory: Path
+    below: list[int] = field(default_factory=list)
+    peer: Path | None = None
+    """For the bound: where the other process writes."""
+    pair: Pair | None = None
+
+    def forget(self, name: str) -> None:
+        """Writes a file back and throws its pages out of every cache of this machine: of the mount and of what is
+        below."""
+        for at in (None, *self.below):
+            try:
+                fd = os.open(self.directory / name if at is None else name, os.O_RDONLY, dir_fd=at)
+            except FileNotFoundError:
+                continue
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+
+
+def build() -> None:
+    """The data plane and the workloads, from their sources."""
+    for folder in (ROOT / "runtime" / "native", ROOT / "benchmarks" / "native"):
+        made = subprocess.run(["make", "-C", str(folder)], capture_output=True, text=True, check=False)
+        if made.returncode:
+            raise RuntimeError(f"make -C {folder} failed:\n{made.stderr}")
+
+
+@contextlib.asynccontextmanager
+async def scratch(where: Path) -> AsyncIterator[Path]:
+    """A new folder on the disk below `where` that every user may enter; gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="safekit-bench-", dir=where))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def opened(name: str, folder: Path) -> AsyncIterator[Place]:
+    """One place below `folder`, ready; nothing of it is left afterwards. RuntimeError says why it cannot be."""
+    folder.mkdir()
+    async with contextlib.AsyncExitStack() as stack:
+        if name in (ALONE, OURS):
+            pair = Pair(folder, BINARY, ack_timeout=60.0)
+            place = Place(name, folder, pair.a.data, pair=pair)
+            sides = (pair.a,) if name == ALONE else (pair.a, pair.b)
+            place.below = [os.open(side.data, os.O_RDONLY | os.O_DIRECTORY) for side in sides]
+            stack.push_async_callback(pair.close)
+            if name == ALONE:
+                await pair.a.start()
+                await pair.a.plane.primary(generation="1")
+            else:
+                await pair.serve()
+                await pair.mirror()
+        elif name == GLUSTER:
+            why = Volume.why_not()
+            if why:
+                raise RuntimeError(why)
+            volume = Volume(folder)
+            stack.callback(volume.stop)
+            await asyncio.to_thread(volume.start)
+            place = Place(name, folder, volume.mount)
+            place.below = [os.open(brick, os.O_RDONLY | os.O_DIRECTORY) for brick in volume.bricks]
+        else:
+            place = Place(name, folder, folder / "data", peer=folder / "peer" if name == BOUND else None)
+            for made in (place.directory, place.peer):
+                if made is not None:
+                    made.mkdir()
+        try:
+            yield place
+        finally:
+            for fd in place.below:
+                os.close(fd)
+            place.below.clear()
