@@ -12,11 +12,13 @@ from safekit.automaton.mirror import (
     PLANS,
     DataPhase,
     DataSaid,
+    Degraded,
     Event,
     MirrorState,
     PeerView,
     Recorded,
     ResyncBegan,
+    Trusted,
     record_for,
     refusal,
     spoken,
@@ -504,3 +506,60 @@ def test_remote_states_are_logged_as_they_change() -> None:
 def test_a_node_that_yields_releases_its_address_before_anything_else(row: str) -> None:
     acts = [act for act in PLANS[row] if isinstance(act, Vip | Script | DataStop)]
     assert acts[0] == Vip(False)
+
+
+SILENT = PeerView(alive=False)
+NOT_MINE = replace(WAIT, record=replace(BOTH, holder=Holder.PEER))
+
+
+def test_syncdelta_lets_a_copy_serve_only_when_the_other_node_is_silent() -> None:
+    state, _, said = performs(replace(NOT_MINE, peer=SILENT), Trusted(True))
+    assert state.row == "alone" and said[-1].startswith("rule rfs_forceuptodate: the other node is silent")
+    state, _, _ = performs(replace(NOT_MINE, peer=PeerView(True, 1, Role.WAIT, NR, record=BOTH)), Trusted(True))
+    assert state.row == "" and state.role is Role.WAIT
+    for record in (BLANK, replace(NOT_MINE.record, consistent=False)):
+        state, _, _ = performs(replace(NOT_MINE, record=record, peer=SILENT), Trusted(True))
+        assert state.row == ""
+
+
+def test_a_trust_that_ends_holds_nothing() -> None:
+    state, _, _ = performs(replace(NOT_MINE, peer=PeerView(), trusted=True), Trusted(False))
+    assert not state.trusted and state.row == ""
+
+
+def test_the_scheduled_synchronisation_holds_a_secondary_and_never_a_primary() -> None:
+    held = Held(("rfs_syncat_wait",))
+    state, _, _ = performs(SECOND, held)
+    assert state.row == "leave_second"
+    assert performs(PRIM, held)[0].row == "" and performs(ALONE, held)[0].row == ""
+    waiting, _, _ = performs(replace(NOT_MINE, peer=PeerView(True, 1, Role.ALONE, R, record=ME)), held)
+    assert (waiting.row, waiting.waiting) == ("", ("rule rfs_syncat_wait",))
+    assert performs(waiting, Held(()))[0].row == "second"
+
+
+def test_a_scheduled_copy_that_is_trusted_serves_when_the_other_node_is_silent() -> None:
+    held = replace(NOT_MINE, held=("rfs_syncat_wait",), peer=SILENT)
+    assert performs(held, Trusted(True))[0].row == "alone"
+    assert performs(replace(held, held=("interface_failure",)), Trusted(True))[0].row == ""
+
+
+def test_a_degraded_primary_serves_and_tries_no_more_until_it_is_told() -> None:
+    listening = PeerView(True, 5, Role.SECOND, T, Wish.AUTO, replace(BOTH, holder=Holder.PEER), listening=True)
+    state, effects = step(replace(ALONE, peer=listening, data=DataPhase.JOINING), Degraded("other directories"))
+    assert effects == (Say("C", "the replication is degraded: other directories"),)
+    state, effects = step(state, DataSaid(DataPhase.ALONE))
+    assert not any(isinstance(effect, Connect) for effect in effects)
+    assert spoken(state, 1).degraded == "other directories"
+    _, effects = step(state, Degraded("other directories"))
+    assert effects == ()
+    _, effects = step(state, Degraded(""))
+    assert any(isinstance(effect, Connect) for effect in effects)
+
+
+def test_the_secondary_of_a_degraded_primary_waits() -> None:
+    degraded = PeerView(True, 6, Role.ALONE, R, Wish.AUTO, ME, degraded="other directories")
+    state, _, _ = performs(replace(SECOND, readiness=T, data=DataPhase.RECEIVING), degraded)
+    assert state.row == "leave_second"
+    state, _, _ = performs(replace(NOT_MINE, peer=SILENT), degraded)
+    assert state.waiting == ("rule degraded_server: the other node cannot replicate: other directories",)
+    assert performs(state, replace(degraded, degraded=""))[0].row == "second"

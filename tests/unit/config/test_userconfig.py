@@ -126,7 +126,8 @@ def test_what_is_absent_has_the_default_of_the_spec() -> None:
     assert (replication.async_, replication.acl, replication.scripts, replication.reidetail) == ("second",) + (
         False,
     ) * 3
-    assert (replication.locktimeout, replication.sendtimeout) == (timedelta(seconds=100), timedelta(seconds=30))
+    # Our deviation: the reference waits for 100 s and 30 s.
+    assert (replication.locktimeout, replication.sendtimeout) == (timedelta(seconds=10), timedelta(seconds=4))
     assert (replication.nbrei, replication.nbremconn, replication.reicommit, replication.namespacepolicy) == (
         6,
         1,
@@ -218,6 +219,15 @@ def test_a_flow_without_replication_is_a_warning() -> None:
     assert [str(warning) for warning in loaded.warnings] == [
         'userconfig.xml, line 1: <heartbeat ident="flow">: names the network of a replication that the module does not '
         "have: its start will wait for ever"
+    ]
+
+
+def test_what_the_replication_does_another_way_is_a_warning() -> None:
+    loaded = load(mirror(rfs("/a", attributes='mountoversuffix="_x" nbremconn="4" namespacepolicy="1"')))
+    assert [str(warning).removeprefix("userconfig.xml, line 1: ") for warning in loaded.warnings] == [
+        '<rfs mountoversuffix="_x">: nothing is renamed here: a directory is mounted over itself',
+        '<rfs nbremconn="4">: one connection carries the ordered stream of the replication',
+        '<rfs namespacepolicy="1">: has a meaning on Windows only; here it is as 4',
     ]
 
 

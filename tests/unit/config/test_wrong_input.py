@@ -361,6 +361,16 @@ AGREEMENT = {
         "config.value",
         '<rfs reipacketsize="2000">: larger than packetsize, 1000; expected at most packetsize',
     ),
+    "a wait for the secondary that nobody wants": (
+        mirror(rfs("/a", attributes='locktimeout="2h"')),
+        "config.value",
+        '<rfs locktimeout="2h">: the application would wait that long for a secondary that is gone; expected at most 1h',
+    ),
+    "a schedule that never comes": (
+        mirror(rfs("/a", attributes='syncat="0 0 31 2 *"')),
+        "config.value",
+        '<rfs syncat="0 0 31 2 *">: this day never comes; expected the five time fields of a crontab entry',
+    ),
     "a zone of uneven packets": (
         mirror(rfs("/a", attributes='reipacketsize="1000" ruzone_blocksize="1500"')),
         "config.value",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safekit.replication import Connected, Failure, PeerLost
+from safekit.replication import Connected, Failure, Other, PeerLost, Resumed
 from safekit.replication.events import decode_event, decode_line, decode_status, encode_line
 
 
@@ -29,11 +29,15 @@ def test_an_event_is_typed() -> None:
     )
 
 
-def test_what_is_missing_or_unknown_is_named() -> None:
+def test_a_newer_data_plane_is_understood_as_far_as_it_goes() -> None:
+    assert decode_event("news", {"a": "1"}) == Other("news", {"a": "1"})
+    assert decode_event("resumed", {}) == Resumed("")
+    assert decode_event("resumed", {"reason": "killed", "more": "x"}) == Resumed("killed")
+
+
+def test_what_is_missing_is_named() -> None:
     with pytest.raises(ValueError, match="PeerLost: held is missing"):
         decode_event("peer_lost", {"reason": "gone"})
-    with pytest.raises(ValueError, match="unknown event 'nonsense'"):
-        decode_event("nonsense", {})
     with pytest.raises(ValueError, match="Status: module is missing"):
         decode_status({})
     with pytest.raises(ValueError, match="not key=value: 'rubbish'"):

@@ -83,6 +83,11 @@ def may_start_alone(record: DataRecord) -> bool:
     return record.consistent and record.holder is Holder.ME
 
 
+def may_start_on_trust(record: DataRecord) -> bool:
+    """Whether an administrator's `syncdelta` can make this node primary though another may have newer data."""
+    return record.consistent and record.holder is not Holder.NONE
+
+
 def why_not_alone(record: DataRecord) -> str:
     """The sentence for the log when `may_start_alone` is false."""
     if not record.consistent:

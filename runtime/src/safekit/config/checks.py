@@ -308,7 +308,13 @@ def _check_rule(rule: model.Rule, own: set[Address], directed: bool, problems: P
             wrong("filter", "on_ipid", "IPv6 has no IP id", one_of(("on_addr", "on_port")))
 
 
+LONGEST_TIMEOUT = timedelta(hours=1)
+DEFAULT_SUFFIX = "_For_SafeKit_Replication"
+
+
 def _check_rfs(rfs: model.Rfs, problems: Problems) -> None:
+    _check_rfs_timeouts(rfs, problems)
+    _warn_of_other_ways(rfs, problems)
     if rfs.packetsize and rfs.reipacketsize > rfs.packetsize:
         problems.error(
             "config.value",
@@ -350,6 +356,35 @@ def _check_rfs(rfs: model.Rfs, problems: Problems) -> None:
                     element="notreplicated",
                     expected="either path or regexpath",
                 )
+
+
+def _check_rfs_timeouts(rfs: model.Rfs, problems: Problems) -> None:
+    for attribute in ("locktimeout", "sendtimeout"):
+        length: timedelta = getattr(rfs, attribute)
+        if length > LONGEST_TIMEOUT:
+            problems.error(
+                "config.value",
+                "the application would wait that long for a secondary that is gone",
+                line=rfs.line,
+                element="rfs",
+                attribute=attribute,
+                value=written_duration(length),
+                expected=f"at most {written_duration(LONGEST_TIMEOUT)}",
+            )
+
+
+def _warn_of_other_ways(rfs: model.Rfs, problems: Problems) -> None:
+    """What the reference needs and the replication here does another way: accepted, and said."""
+
+    def warn(attribute: str, value: str, reason: str) -> None:
+        problems.warn("config.no_effect", reason, line=rfs.line, element="rfs", attribute=attribute, value=value)
+
+    if rfs.mountoversuffix != DEFAULT_SUFFIX:
+        warn("mountoversuffix", rfs.mountoversuffix, "nothing is renamed here: a directory is mounted over itself")
+    if rfs.nbremconn > 1:
+        warn("nbremconn", str(rfs.nbremconn), "one connection carries the ordered stream of the replication")
+    if rfs.namespacepolicy in ("1", "3"):
+        warn("namespacepolicy", rfs.namespacepolicy, "has a meaning on Windows only; here it is as 4")
 
 
 def overlap(one: str, other: str) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from lxml import etree
 
 from safekit.config import values
+from safekit.config.crontab import crontab
 
 SCHEMAS = Path(__file__).parent / "schema"
 _XS = "{http://www.w3.org/2001/XMLSchema}"
@@ -73,7 +74,8 @@ class Attribute:
             raise values.BadValue("not a valid value" if text else "empty")
         if self.unit:
             return values.duration(text, self.unit)
-        return values.READERS.get(kind.name, str)(text)
+        reader = crontab if kind.name == "crontab" else values.READERS.get(kind.name, str)
+        return reader(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from datetime import timedelta
 from ipaddress import IPv4Address
 from typing import Literal
 
+from safekit.config.crontab import Crontab
 from safekit.config.errors import ConfigError, ConfigWarning
 from safekit.config.values import Address
 
@@ -187,7 +188,10 @@ class Replicated:
 
 @dataclass(frozen=True, slots=True)
 class Rfs:
-    """§3.6. Sizes are bytes, `reiallowedbw` is KB/s; None: no limit, or what the system has."""
+    """§3.6. Sizes are bytes, `reiallowedbw` is KB/s; None: no limit, or what the system has.
+
+    `verifyat` is ours: when the copies are compared (`rfs.verify`).
+    """
 
     mountoversuffix: str
     acl: bool
@@ -208,7 +212,8 @@ class Rfs:
     scripts: bool
     reiallowedbw: int | None
     syncdelta: timedelta
-    syncat: str | None
+    syncat: Crontab | None
+    verifyat: Crontab | None
     flow: str | None
     replicated: tuple[Replicated, ...]
     line: int = field(default=0, compare=False, repr=False)

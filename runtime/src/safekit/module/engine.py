@@ -92,6 +92,9 @@ class Module(ABC, Generic[S]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._named: dict[str, asyncio.Task[None]] = {}
         self._moved = asyncio.Condition()
+        self._own_held: frozenset[str] = frozenset()
+        self._rules_held: tuple[str, ...] = ()
+        self._told_held: tuple[str, ...] | None = None
         self.restored = False
         self.state: S = self._fresh()
         self._vip: Any = self._make_vip()
@@ -159,7 +162,7 @@ class Module(ABC, Generic[S]):
         if self.restored and self.state.role is not Role.STOP:
             self.log.write("safekit", "I", f"safekitd is back; the module is {self.state.role} {self.state.readiness}")
             await self._pick_up()
-        self._spawn(self._loop(), "loop")
+        self.spawn(self._loop(), "loop")
         self._events.put_nowait(Resumed())
 
     async def close(self) -> None:
@@ -182,7 +185,7 @@ class Module(ABC, Generic[S]):
         already = self._already(admitted)
         if admitted.action is Action.FORCESTOP:
             for script in self.around.scripts.running(self.around.name):
-                self._spawn(self._end_script(script))
+                self.spawn(self._end_script(script))
         if not already:
             starts = admitted.action not in (Action.STOP, Action.FORCESTOP)
             if admitted.identity not in NOT_WISHED:
@@ -245,9 +248,9 @@ class Module(ABC, Generic[S]):
                     case Say(level, message):
                         self.log.write(self._origin, level, message)
                     case Perform():
-                        self._spawn(self._perform(effect, self.state))
+                        self.spawn(self._perform(effect, self.state))
                     case _:
-                        self._spawn(self._effect(effect))
+                        self.spawn(self._effect(effect))
 
     async def _perform(self, effect: Perform, state: S) -> None:
         try:
@@ -289,6 +292,27 @@ class Module(ABC, Generic[S]):
         if result.outcome is Outcome.FAILED:
             raise StepError(result.reason or f"exit code {result.exit_code}")
 
+    async def call_script(self, name: str) -> None:
+        """Run a callback of the module: nothing waits for it, and its failure is a line in the log."""
+        user, state = self.around.config.service.user, self.state
+        if user is None:
+            return
+        result = await self.around.scripts.run(
+            ScriptCall(
+                module=self.around.name,
+                name=name,
+                state=state.role,
+                next_state=state.role,
+                action="rfs",
+                ticket=f"{self._life}.{secrets.token_hex(4)}",
+                limit=user.nicestoptimeout,
+                variables=dict(user.variables),
+                keep_output=user.logging != "none",
+            )
+        )
+        if result.outcome in (Outcome.FAILED, Outcome.TIMED_OUT):
+            self.log.write("userplug", "C", f"Script {name} failed: {result.reason or f'exit code {result.exit_code}'}")
+
     async def _end_script(self, name: str) -> None:
         if await self.around.scripts.end(self.around.name, name):
             self.log.write("userplug", "C", f"Script {name} was ended by forcestop")
@@ -299,14 +323,14 @@ class Module(ABC, Generic[S]):
         """Start or end the checkers that a virtual address brings with it (spec §3.5 `check`)."""
         name, vip = f"checkers:{when}", self.around.config.service.vip
         if not up:
-            self._end(name)
+            self.end(name)
         elif vip is None or self._vip is None:
             return
         elif when == "pre":
-            self._spawn(InterfaceChecker(vip, self._vip, self.set_resource).run(), name)
-            self._spawn(self.watch_resources(period=5.0), "rules")
+            self.spawn(InterfaceChecker(vip, self._vip, self.set_resource).run(), name)
+            self.spawn(self.watch_resources(period=5.0), "rules")
         elif when in ("prim", "both"):
-            self._spawn(AddressChecker(vip, self._vip, self.set_resource).run(), name)
+            self.spawn(AddressChecker(vip, self._vip, self.set_resource).run(), name)
 
     async def watch_resources(self, period: float) -> None:
         """Evaluate the failover rules every `period` seconds while checkers run."""
@@ -314,13 +338,24 @@ class Module(ABC, Generic[S]):
             values = {resource.name: resource.value for resource in self.resources.all()}
             now = asyncio.get_running_loop().time()
             self._machine, held, actions = self._machine.evaluate(values, now)
-            if held != self.state.held:
-                self.put(Held(held))
+            self._rules_held = held
+            self._tell_held()
             for rule, action in actions:
                 self.log.write("safekit", "C", f"Action {action} from failover rule {rule}")
                 if not self.refusal(Command(action, rule)):
                     self.command(Command(action, rule))
             await asyncio.sleep(period)
+
+    def hold(self, rule: str, on: bool) -> None:
+        """A wait-rule of the module's own holds, or no longer does."""
+        self._own_held = self._own_held | {rule} if on else self._own_held - {rule}
+        self._tell_held()
+
+    def _tell_held(self) -> None:
+        held = tuple(sorted({*self._rules_held, *self._own_held}))
+        if held != self._told_held:
+            self._told_held = held
+            self.put(Held(held))
 
     def set_resource(self, name: str, value: str, by: str) -> bool:
         """Give a resource a value; the log says so when it changed."""
@@ -355,17 +390,26 @@ class Module(ABC, Generic[S]):
     def _note_resources(self) -> None:
         self.resources.set("state.local", f"{self.state.role} {self.state.readiness}")
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str | None = None) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None], name: str | None = None) -> None:
         """Run `work` until it ends or the daemon does; a named one replaces its predecessor."""
         if name is not None:
-            self._end(name)
+            self.end(name)
         task = asyncio.get_running_loop().create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if name is not None:
             self._named[name] = task
 
-    def _end(self, name: str) -> None:
+    def runs(self, name: str) -> bool:
+        """Whether the task of this name was begun and neither ended nor forgotten."""
+        return name in self._named
+
+    def forget_task(self, name: str) -> None:
+        """A task says of itself that it is at its end."""
+        self._named.pop(name, None)
+
+    def end(self, name: str) -> None:
+        """End the task of this name, if there is one."""
         task = self._named.pop(name, None)
         if task is not None:
             task.cancel()

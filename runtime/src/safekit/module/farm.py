@@ -161,9 +161,9 @@ class FarmModule(Module[FarmState]):
             raise StepError(error.message) from error
         self._publish()
         self._say_share()
-        self._spawn(self._vip.keep_announcing(), "announce")
-        self._spawn(self._repair(), "repair")
-        self._spawn(self._apply())
+        self.spawn(self._vip.keep_announcing(), "announce")
+        self.spawn(self._repair(), "repair")
+        self.spawn(self._apply())
 
     async def _repair(self) -> None:
         """Put back what a stranger took away, now and then; nothing is written when nothing is missing."""
@@ -178,8 +178,8 @@ class FarmModule(Module[FarmState]):
             return
         vip = self.around.config.service.vip
         assert vip is not None
-        self._end("announce")
-        self._end("repair")
+        self.end("announce")
+        self.end("repair")
         self.in_service = False
         self._publish()
         try:
@@ -216,7 +216,7 @@ class FarmModule(Module[FarmState]):
                 self.log.write("vip", "C", f"the filter could not follow the group: {error.message}")
                 return
             self._applied = members
-        self._spawn(self._vip.keep_announcing(), "announce")
+        self.spawn(self._vip.keep_announcing(), "announce")
         self._say_share()
 
     def _say_share(self) -> None:
@@ -233,11 +233,11 @@ class FarmModule(Module[FarmState]):
             case ViewChanged(view=view):
                 self.view = view
                 self.log.write("vipd", "I", f"group view {view.epoch}: {', '.join(view.members)}")
-                self._spawn(self._tell_moved())
-                self._spawn(self._apply())
+                self.spawn(self._tell_moved())
+                self.spawn(self._apply())
             case MemberPayload(node=node, payload=payload):
                 self._payloads[node] = payload
-                self._spawn(self._apply())
+                self.spawn(self._apply())
             case LinkTrouble(ident=ident, reason=reason):
                 self.log.write("vipd", "C" if reason else "E", f"lan {ident}: {reason or 'works again'}")
             case Refused(source=source, reason=reason):
@@ -261,7 +261,7 @@ class FarmModule(Module[FarmState]):
         }
         if payload != self._published:
             self._published = payload
-            self._spawn(self._send(payload))
+            self.spawn(self._send(payload))
 
     async def _send(self, payload: Mapping[str, Any]) -> None:
         if payload is self._published:

@@ -10,17 +10,14 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from safekit.automaton.data import resynchronising, why_not_alone
 from safekit.automaton.mirror import (
     DataPhase,
-    DataSaid,
     MirrorState,
     PeerView,
     Recorded,
-    ResyncBegan,
     record_for,
     refusal,
     step,
@@ -64,35 +61,13 @@ from safekit.membership import (
     Refused,
 )
 from safekit.module.engine import Module, StepError, Surroundings
-from safekit.module.record import from_text, read_record, to_text, write_record
+from safekit.module.record import read_record, write_record
+from safekit.module.replica import Replica
 from safekit.module.words import read_payload, write_payload
-from safekit.replication import (
-    DataPlane,
-    DataPlaneError,
-    DataPlaneGone,
-    DataPlaneProcess,
-    DirectoryError,
-    Failure,
-    Gone,
-    InMirror,
-    PrimaryLost,
-    ProcessSettings,
-    Published,
-    ReplicatedDirectory,
-    ResyncProgress,
-    ResyncStarted,
-    Status,
-    check_directories,
-)
-from safekit.replication import (
-    PeerLost as ReplicaLost,
-)
-from safekit.replication.durable import copy_is_inconsistent, sync_below
+from safekit.replication import ResyncProgress
+from safekit.replication.durable import copy_is_inconsistent
 from safekit.vip.service import VipError
 
-PAIRING_S = 20.0
-"""How long a swap waits for the former primary to become a mirroring secondary before it starts the application."""
-HANDOVER_S = 30.0
 HEARTBEATS_BEFORE_TRUST = 1.5
 """Seconds of silence after which the cluster's word that the peer's module is stopped is believed."""
 
@@ -112,37 +87,15 @@ class MirrorModule(Module[MirrorState]):
             if node.name != surroundings.node
         ]
         self.peer_node = names[0]
-        self._replicated = service.rfs is not None
         self.channel = f"mirror:{surroundings.name}"
-        self.progress: ResyncProgress | None = None
         self._published: dict[str, Any] = {}
         self._channel_open = False
         self._cluster_says = ""
         self._peer = PeerView()
         self._peer_moved = False
+        self.record_file = surroundings.paths.module_var(surroundings.name) / "data.json"
         super().__init__(surroundings)
-        self._record_file = surroundings.paths.module_var(surroundings.name) / "data.json"
-        self._process = self._make_process()
-
-    def _make_process(self) -> DataPlaneProcess | None:
-        rfs, around = self.around.config.service.rfs, self.around
-        if rfs is None:
-            return None
-        return DataPlaneProcess(
-            ProcessSettings(
-                module=around.name,
-                control=around.paths.module_run(around.name) / "rfs.sock",
-                state_dir=around.paths.module_var(around.name) / "rfs",
-                key_file=around.paths.cluster / "cluster.key",
-                directories=self._process_directories(),
-                durability=rfs.async_,
-                binary=around.paths.safe / "venv" / "bin" / "safekit-rfs",
-            )
-        )
-
-    def _process_directories(self) -> tuple[Path, ...]:
-        rfs = self.around.config.service.rfs
-        return tuple(Path(replicated.dir) for replicated in rfs.replicated) if rfs else ()
+        self.replica = None if service.rfs is None else Replica(self, service.rfs)
 
     def _make_vip(self) -> Any:
         vip = self.around.config.service.vip
@@ -157,15 +110,14 @@ class MirrorModule(Module[MirrorState]):
 
     def _fresh(self) -> MirrorState:
         around = self.around
-        path = around.paths.module_var(around.name) / "data.json"
-        record, self._record_trouble = read_record(path)
+        record, self._record_trouble = read_record(self.record_file)
         if copy_is_inconsistent(around.paths.module_var(around.name) / "rfs"):
             record = resynchronising(record)  # the mark is older than the record when the power failed between the two
         return MirrorState(
             node=around.node,
             peer_node=self.peer_node,
             nonce=self._life,
-            replicated=self._replicated,
+            replicated=around.config.service.rfs is not None,
             record=record,
         )
 
@@ -188,14 +140,18 @@ class MirrorModule(Module[MirrorState]):
         match step_:
             case Record(kind):
                 record = record_for(state, kind)
-                if kind is RecordKind.ALONE and self._process is not None:
-                    await asyncio.to_thread(sync_below, self._process_directories())
-                await asyncio.to_thread(write_record, self._record_file, record)
+                if kind is RecordKind.ALONE and self.replica is not None:
+                    await asyncio.to_thread(self.replica.sync_below)
+                await asyncio.to_thread(write_record, self.record_file, record)
                 return Recorded(0, record)
             case Links(True):
                 await self._open_channel()
+                if self.replica is not None:
+                    self.replica.watch.started(anew=True)
             case Links(False):
                 await self._close_channel()
+                if self.replica is not None:
+                    self.replica.watch.stopped()
             case Vip(True):
                 await self._take_vip()
             case Vip(False):
@@ -203,171 +159,20 @@ class MirrorModule(Module[MirrorState]):
             case Checkers(when, up):
                 self._set_checkers(when, up)
             case DataPrimary() | DataSecondary() | DataAlone() | DataHandover() | DataStop() | Pair() | Publish():
-                if self._process is not None:
-                    await self._data_step(step_, state, self._process)
+                if self.replica is not None:
+                    await self.replica.carry_out(step_, state)
             case _:
                 raise StepError(f"a mirror does not know the step {step_}")
         return None
 
-    async def _data_step(self, step_: Step, state: MirrorState, process: DataPlaneProcess) -> None:
-        plane, generation = process.plane, to_text(state.record)
-        try:
-            match step_:
-                case DataPrimary():
-                    self._check_directories()
-                    await process.start()
-                    self._follow(plane)
-                    await plane.primary(generation=generation)
-                case DataSecondary():
-                    self._check_directories()
-                    await process.start()
-                    self._follow(plane)
-                    address, port = self._replication_endpoint(self.around.node)
-                    await plane.secondary(
-                        address, port, generation=generation, clean=state.record.clean and bool(generation)
-                    )
-                case DataAlone():
-                    await self._go_alone(plane, generation)
-                case DataHandover():
-                    await plane.handover(timeout=HANDOVER_S)
-                case Publish():
-                    await plane.publish(generation=generation)
-                case Pair():
-                    await self._pair(plane, generation)
-                case _:
-                    await self._stop_data(plane)
-        except DirectoryError as error:
-            raise StepError(str(error)) from error
-        except DataPlaneError as error:
-            raise StepError(error.message) from error
-        except DataPlaneGone as error:
-            if isinstance(step_, DataStop):
-                return
-            raise StepError(f"the data plane does not answer: {error}") from error
-
-    async def _go_alone(self, plane: DataPlane, generation: str) -> None:
-        """The record says that this node is alone.
-
-        Heartbeats can be lost before the stream notices anything: then the stream is ended first, so that nothing is
-        promised to the other node any more.
-        """
-        try:
-            await plane.alone(generation=generation)
-        except DataPlaneError as error:
-            if error.code != "state":
-                raise
-            await plane.disconnect()
-            await plane.alone(generation=generation)
-
-    async def _stop_data(self, plane: DataPlane) -> None:
-        try:
-            await plane.idle()
-        except DataPlaneError as error:
-            self.log.write("rfs", "C", f"{error.message}; the directories are taken from whoever still uses them")
-            await plane.idle(force=True)
-
-    def _check_directories(self) -> None:
-        rfs = self.around.config.service.rfs
-        assert rfs is not None
-        check_directories(ReplicatedDirectory(Path(r.dir), r.tocheck) for r in rfs.replicated)
-
-    def _replication_endpoint(self, node: str) -> tuple[str, int]:
-        service = self.around.config.service
-        lan = self.around.cluster.lan(service.replication_lan or "")
-        port = ports(self.around.config, self.around.id).rfs
-        assert lan is not None and port is not None
-        found = next(n for n in lan.nodes if n.name == node)
-        local = node == self.around.node and found.laddr is not None
-        return str(found.laddr if local else found.addr), port
-
-    async def _pair(self, plane: DataPlane, generation: str) -> None:
-        """Connect to the former primary as soon as it listens, and wait until it mirrors."""
-
-        def listening() -> bool:
-            return self.state.peer.listening and self.state.peer.is_(Role.SECOND)
-
-        try:
-            async with asyncio.timeout(PAIRING_S):
-                await self.wait_until(listening, PAIRING_S)
-                host, port = self._replication_endpoint(self.peer_node)
-                await plane.connect(host, port, generation=generation)
-                await self.wait_until(lambda: self.state.data is DataPhase.MIRROR, PAIRING_S)
-        except TimeoutError:
-            pass
-        if self.state.data is not DataPhase.MIRROR:
-            raise StepError(f"{self.peer_node} does not mirror after {PAIRING_S:.0f} s")
-
     async def _effect(self, effect: Effect) -> None:
-        if not isinstance(effect, Connect) or self._process is None:
-            return
-        host, port = self._replication_endpoint(self.peer_node)
-        try:
-            connected = await self._process.plane.connect(
-                host, port, generation=to_text(self.state.record), full=not (effect.generation and effect.clean)
-            )
-        except (DataPlaneError, DataPlaneGone) as error:
-            self.log.write("rfs", "C", f"cannot connect the replication to {self.peer_node} ({host}:{port}): {error}")
-            await asyncio.sleep(1.0)  # the pace of attempts while the peer listens and refuses
-            self.put(DataSaid(DataPhase.ALONE))
-            return
-        how = "what changed" if connected.incremental else f"everything ({connected.reason})"
-        self.log.write("rfs", "E", f"Updating directory tree of {self.peer_node}: comparing {how}")
+        if isinstance(effect, Connect) and self.replica is not None:
+            await self.replica.connect(effect)
 
     async def end_data_plane(self) -> None:
         """End the process of the data plane: the module is stopped and its configuration goes."""
-        self._end("data")
-        if self._process is not None and await self._process.running():
-            await self._process.stop()
-
-    # --- the data plane's voice ---
-
-    def _follow(self, plane: DataPlane) -> None:
-        if "data" not in self._named:
-            self._spawn(self._hear_data(plane), "data")
-
-    async def _hear_data(self, plane: DataPlane) -> None:
-        async for event in plane.events():
-            match event:
-                case InMirror():
-                    self._end_progress()
-                    self.put(DataSaid(DataPhase.MIRROR))
-                case ReplicaLost(reason, held):
-                    self._end_progress()
-                    self.put(DataSaid(DataPhase.LOST if held else DataPhase.ALONE, reason))
-                case Published(generation) if self.state.role is Role.SECOND:
-                    self.put(DataSaid(DataPhase.INSTEP, record=from_text(generation)))
-                case ResyncStarted():
-                    record = resynchronising(self.state.record)
-                    await asyncio.to_thread(write_record, self._record_file, record)
-                    self.put(ResyncBegan())
-                case PrimaryLost(reason, _):
-                    self._end_progress()
-                    self.put(DataSaid(DataPhase.CUT, reason))
-                case ResyncProgress():
-                    self._show_progress(event)
-                case Failure(_, message):
-                    self.log.write("rfs", "C", message)
-                case Gone():
-                    self._named.pop("data", None)
-                    if self.state.data is not DataPhase.OFF:
-                        self.put(DataSaid(DataPhase.FAILED, "the data plane ended"))
-                case _:
-                    pass
-
-    def _show_progress(self, progress: ResyncProgress) -> None:
-        self.progress = progress
-        self.resources.set("rfs.rei_copy_size_metric", f"{progress.bytes_done}/{progress.bytes_total}", lasting=False)
-        self.resources.set("rfs.rei_copy_count_metric", f"{progress.files_done}/{progress.files_total}", lasting=False)
-        self.around.changed()
-
-    def _end_progress(self) -> None:
-        if self.progress is not None:
-            last, self.progress = self.progress, None
-            self.log.write(
-                "rfs",
-                "E",
-                f"Reintegration ended: {last.files_done} files, {last.bytes_done / 1e6:.1f} MB compared",
-            )
+        if self.replica is not None:
+            await self.replica.end()
 
     # --- heartbeats ---
 
@@ -397,10 +202,10 @@ class MirrorModule(Module[MirrorState]):
         self._channel_open = True
         self._published = write_payload(self.state)
         await around.pulse.set_channel(channel, self._published)
-        self._spawn(self._believe_cluster(), "cluster")
+        self.spawn(self._believe_cluster(), "cluster")
 
     async def _close_channel(self) -> None:
-        self._end("cluster")
+        self.end("cluster")
         if self._channel_open:  # the last word, before the goodbye: this node is stopped, not lost
             with contextlib.suppress(ChannelError):
                 await self.around.pulse.publish(self.channel, write_payload(self.state))
@@ -423,6 +228,11 @@ class MirrorModule(Module[MirrorState]):
         A state, `absent` when it has no such module, empty when unknown.
         """
         self._cluster_says = state
+
+    @property
+    def cluster_hears_peer(self) -> bool:
+        """Whether the membership of the cluster hears the peer's daemon."""
+        return self._cluster_says != ""
 
     def on_pulse(self, event: PulseEvent) -> None:
         """Something happened on this module's channel."""
@@ -476,7 +286,7 @@ class MirrorModule(Module[MirrorState]):
         payload = write_payload(self.state)
         if payload != self._published:
             self._published = payload
-            self._spawn(self._send(payload))
+            self.spawn(self._send(payload))
 
     async def _send(self, payload: Mapping[str, Any]) -> None:
         if payload is self._published:
@@ -492,12 +302,12 @@ class MirrorModule(Module[MirrorState]):
         except VipError as error:
             raise StepError(error.message) from error
         self.log.write("vip", "E", f"Virtual IP {self._addresses()} set")
-        self._spawn(self._vip.keep_announcing(), "announce")
+        self.spawn(self._vip.keep_announcing(), "announce")
 
     async def _release_vip(self) -> None:
         if self._vip is None:
             return
-        self._end("announce")
+        self.end("announce")
         vip = self.around.config.service.vip
         assert vip is not None
         try:
@@ -518,8 +328,10 @@ class MirrorModule(Module[MirrorState]):
         state = self.state
         self._peer = state.peer
         await self._open_channel()
-        if self._process is not None and state.data is not DataPhase.OFF:
-            await self._pick_up_data(self._process)
+        if self.replica is not None:
+            if state.data is not DataPhase.OFF:
+                await self.replica.pick_up(state)
+            self.replica.watch.started(anew=False)
         self._set_checkers("pre", True)
         if state.role in (Role.PRIM, Role.ALONE) and state.readiness is Readiness.READY:
             try:
@@ -528,29 +340,26 @@ class MirrorModule(Module[MirrorState]):
                 self.log.write("vip", "C", f"the virtual address could not be confirmed: {error}")
             self._set_checkers("prim", True)
 
-    async def _pick_up_data(self, process: DataPlaneProcess) -> None:
-        try:
-            status = await process.plane.status()
-        except (DataPlaneGone, DataPlaneError) as error:
-            self.put(DataSaid(DataPhase.FAILED, str(error)))
-            return
-        self._follow(process.plane)
-        if status.inconsistent and self.state.record.consistent:
-            self.put(ResyncBegan())
-        phase = phase_of(status)
-        if phase is DataPhase.RECEIVING and self.state.readiness is Readiness.READY:
-            phase = DataPhase.CUT
-        if phase is DataPhase.INSTEP and self.state.data is not DataPhase.INSTEP:
-            self.put(DataSaid(phase, record=from_text(status.published)))
-        elif phase is not self.state.data and phase is not DataPhase.INSTEP:
-            self.put(DataSaid(phase, "found after a restart of safekitd"))
-
     def _note_resources(self) -> None:
         super()._note_resources()
         peer = self.state.peer
         self.resources.set("state.remote", f"{peer.role} {peer.readiness}" if peer.alive else "UNKNOWN")
-        if self._replicated:
+        if self.replica is not None:
             self.resources.set("rfs.uptodate", "up" if self.state.record.uptodate else "down")
+            self.resources.set("rfs.degraded", "up" if self.state.degraded else "down")
+            self.replica.watch.moved(self.state)
+
+    def set_resource(self, name: str, value: str, by: str) -> bool:
+        """As `Module.set_resource`; some resources of the replication are orders (spec §4.9.5)."""
+        changed = super().set_resource(name, value, by)
+        if self.replica is not None:
+            self.replica.watch.resource_was_set(name, value)
+        return changed
+
+    @property
+    def progress(self) -> ResyncProgress | None:
+        """How far a resynchronisation is; None while none runs."""
+        return None if self.replica is None else self.replica.report.progress
 
     def failover_sentence(self) -> str:
         """Whether an automatic failover is possible now, in words."""
@@ -563,22 +372,6 @@ class MirrorModule(Module[MirrorState]):
             return "not possible: this node is not synchronised yet"
         if state.role is Role.ALONE:
             return f"not possible: {self.peer_node} is not a ready secondary"
-        if self._replicated and not state.record.uptodate:
+        if state.replicated and not state.record.uptodate:
             return f"not possible: {why_not_alone(state.record)}"
         return "not possible: the module is not running here"
-
-
-def phase_of(status: Status) -> DataPhase:
-    """What a data plane that was found running says of itself."""
-    if status.role == "secondary":
-        if status.peer == "mirror" and status.published:
-            return DataPhase.INSTEP
-        return DataPhase.RECEIVING
-    if status.role == "primary":
-        return {
-            "mirror": DataPhase.MIRROR,
-            "resync": DataPhase.JOINING,
-            "connecting": DataPhase.JOINING,
-            "lost": DataPhase.LOST,
-        }.get(status.peer, DataPhase.ALONE)
-    return DataPhase.FAILED

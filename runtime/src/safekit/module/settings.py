@@ -10,16 +10,23 @@ from pathlib import Path
 
 from safekit.module.files import UnreadableFile, read_json, write_json
 
+DEFAULT_SYNC = "default"
+SYNC_MODES = ("default", "full", "external")
+
 
 @dataclass(frozen=True)
 class Settings:
     """`boot`.
 
-    `safekit boot on|off` (spec §3.2 `ignore`); `started`: the last thing asked was a start (`boot="auto"`).
+    `safekit boot on|off` (spec §3.2 `ignore`); `started`: the last thing asked was a start (`boot="auto"`);
+    `syncmode`, `syncrole`, `syncuid`: the policy of the next synchronisation (spec §4.9.3).
     """
 
     boot: bool = False
     started: bool = False
+    syncmode: str = DEFAULT_SYNC
+    syncrole: str = DEFAULT_SYNC
+    syncuid: str = ""
 
     def starts_at_boot(self, configured: str) -> bool:
         """Whether a module with `boot="configured"` starts with the machine."""
@@ -37,7 +44,14 @@ def read_settings(path: Path) -> Settings:
         return Settings()
     if not isinstance(value, dict):
         return Settings()
-    return Settings(bool(value.get("boot")), bool(value.get("started")))
+    mode = str(value.get("syncmode", DEFAULT_SYNC))
+    return Settings(
+        bool(value.get("boot")),
+        bool(value.get("started")),
+        mode if mode in SYNC_MODES else DEFAULT_SYNC,
+        str(value.get("syncrole", DEFAULT_SYNC)),
+        str(value.get("syncuid", "")),
+    )
 
 
 def write_settings(path: Path, settings: Settings) -> None:

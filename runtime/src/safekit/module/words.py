@@ -28,6 +28,7 @@ def write_payload(state: MirrorState) -> dict[str, Any]:
         "q": word.asks,
         "n": word.answers,
         "t": word.taking_over,
+        "g": word.degraded[:160],
     }
 
 
@@ -48,4 +49,5 @@ def read_payload(payload: Mapping[str, Any], peer: PeerView) -> PeerView:
         asks=int(payload.get("q", 0)),
         answers=int(payload.get("n", 0)),
         taking_over=bool(payload.get("t", False)),
+        degraded=str(payload.get("g", "")),
     )

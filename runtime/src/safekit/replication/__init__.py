@@ -44,6 +44,9 @@ Events (`async for event in plane.events()`), frozen dataclasses:
     PrimaryConnected(peer_generation), ResyncStarted(incremental), ResyncEnded(), PrimaryLost(reason, handover)
                                                 on the secondary
     Failure(code, message)                      something an administrator must read
+    Warned(code, message)                       something an administrator should know; nothing stops
+    Resumed(reason)                             a worker was killed and its successor went on: nobody saw an error
+    Other(name, values)                         an event of a newer data plane
     Gone()                                      the process ended or was killed: the last event of the stream
 """
 
@@ -59,14 +62,17 @@ from safekit.replication.events import (
     Failure,
     Gone,
     InMirror,
+    Other,
     PeerLost,
     PrimaryConnected,
     PrimaryLost,
     Published,
+    Resumed,
     ResyncEnded,
     ResyncProgress,
     ResyncStarted,
     Status,
+    Warned,
 )
 from safekit.replication.process import DataPlaneProcess, ProcessSettings
 
@@ -81,15 +87,18 @@ __all__ = [
     "Failure",
     "Gone",
     "InMirror",
+    "Other",
     "PeerLost",
     "PrimaryConnected",
     "PrimaryLost",
     "ProcessSettings",
     "Published",
     "ReplicatedDirectory",
+    "Resumed",
     "ResyncEnded",
     "ResyncProgress",
     "ResyncStarted",
     "Status",
+    "Warned",
     "check_directories",
 ]

@@ -7,7 +7,7 @@ percent-encoding (UTF-8). No I/O here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, TypeAlias, get_type_hints
 from urllib.parse import quote, unquote
 
@@ -103,6 +103,29 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """Something that an administrator should know, and that stops nothing."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A worker was killed and its successor went on with everything: no application saw an error."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Other:
+    """An event that this version does not know: a data plane that is newer than the daemon."""
+
+    name: str
+    values: Mapping[str, str] = field(hash=False)
+
+
+@dataclass(frozen=True)
 class Gone:
     """The process ended or was killed; the last event of a stream."""
 
@@ -118,6 +141,9 @@ Event: TypeAlias = (
     | ResyncEnded
     | PrimaryLost
     | Failure
+    | Warned
+    | Resumed
+    | Other
     | Gone
 )
 
@@ -172,6 +198,8 @@ _EVENTS: Final[Mapping[str, type[Event]]] = {
     "resync_ended": ResyncEnded,
     "primary_lost": PrimaryLost,
     "error": Failure,
+    "warning": Warned,
+    "resumed": Resumed,
 }
 
 
@@ -197,10 +225,10 @@ def decode_line(line: bytes) -> tuple[str, dict[str, str]]:
 
 
 def decode_event(name: str, values: Mapping[str, str]) -> Event:
-    """A typed event. Raises ValueError for an unknown name or a missing value."""
-    if name not in _EVENTS:
-        raise ValueError(f"unknown event {name!r}")
-    kind = _EVENTS[name]
+    """A typed event, `Other` for a name that nobody knows. Raises ValueError for a missing value."""
+    kind = _EVENTS.get(name)
+    if kind is None:
+        return Other(name, dict(values))
     return kind(**_typed(kind, values))
 
 
@@ -217,14 +245,16 @@ def decode_connected(values: Mapping[str, str]) -> Connected:
 def _typed(kind: type[Event] | type[Status], values: Mapping[str, str]) -> dict[str, Any]:
     hints = get_type_hints(kind)
     typed: dict[str, Any] = {}
-    for field in fields(kind):
-        if field.name not in values:
-            raise ValueError(f"{kind.__name__}: {field.name} is missing")
-        text = values[field.name]
-        if hints[field.name] is bool:
-            typed[field.name] = text == "yes"
-        elif hints[field.name] is int:
-            typed[field.name] = int(text)
+    for part in fields(kind):
+        if part.name not in values:
+            if part.default is MISSING:
+                raise ValueError(f"{kind.__name__}: {part.name} is missing")
+            continue
+        text = values[part.name]
+        if hints[part.name] is bool:
+            typed[part.name] = text == "yes"
+        elif hints[part.name] is int:
+            typed[part.name] = int(text)
         else:
-            typed[field.name] = text
+            typed[part.name] = text
     return typed

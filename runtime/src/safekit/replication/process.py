@@ -26,6 +26,7 @@ class ProcessSettings:
     `names` is what both nodes call the directories (default: their paths); they must be equal on both sides.
     `excluded_paths`, `excluded_names`: for each directory what is not replicated (§3.6, notreplicated): relative paths, and
     extended regular expressions on the names of entries, after `!` those that alone are replicated.
+    `options` are more of the program's words (`options.py`).
     """
 
     module: str
@@ -40,6 +41,7 @@ class ProcessSettings:
     names: tuple[str, ...] = ()
     excluded_paths: tuple[tuple[str, ...], ...] = ()
     excluded_names: tuple[tuple[str, ...], ...] = ()
+    options: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
         """Everything after the program's name."""
@@ -51,6 +53,7 @@ class ProcessSettings:
             *("--async", self.durability),
             *("--ack-timeout", str(int(self.ack_timeout * 1000))),
             *("--silence-timeout", str(int(self.silence_timeout * 1000))),
+            *self.options,
         ]
         for index, directory in enumerate(self.directories):
             given += ["--directory", str(directory)]
@@ -85,8 +88,11 @@ class DataPlaneProcess:
         return True
 
     async def start(self) -> None:
-        """Starts the process, idle, and waits until it answers. Adopts one that runs. Raises DataPlaneGone."""
-        if await self.running():
+        """Starts the process, idle, and waits until it answers. Raises DataPlaneGone.
+
+        Adopts one that runs; an idle one that was started with other arguments is ended first.
+        """
+        if await self.running() and not await self._outdated():
             return
         self._settings.control.parent.mkdir(parents=True, exist_ok=True)
         self._settings.state_dir.mkdir(parents=True, exist_ok=True)
@@ -133,15 +139,34 @@ class DataPlaneProcess:
         """Process id when started directly."""
         return None if self._process is None else self._process.pid
 
+    async def _outdated(self) -> bool:
+        """End an idle process that has another configuration than this one. False: it stays."""
+        try:
+            if self._config_file.read_text() == self._config_text or (await self.plane.status()).role != "idle":
+                return False
+        except FileNotFoundError:
+            return False  # it was started directly
+        except (DataPlaneGone, DataPlaneError):
+            return True
+        await self.stop()
+        return True
+
+    @property
+    def _config_file(self) -> Path:
+        return self._settings.control.parent / "rfs.conf"
+
+    @property
+    def _config_text(self) -> str:
+        return "\n".join(self._settings.arguments()) + "\n"
+
     @property
     def _unit(self) -> str:
         return UNIT_NAME.format(module=self._settings.module)
 
     def _write_config(self) -> None:
-        path = self._settings.control.parent / "rfs.conf"
-        temporary = path.with_suffix(".new")
-        temporary.write_text("\n".join(self._settings.arguments()) + "\n")
-        temporary.replace(path)
+        temporary = self._config_file.with_suffix(".new")
+        temporary.write_text(self._config_text)
+        temporary.replace(self._config_file)
 
 
 async def _run(*command: str, check: bool = True) -> None:

@@ -30,11 +30,13 @@ from safekit.automaton.mirror.plans import PLANS
 from safekit.automaton.mirror.values import (
     DataPhase,
     DataSaid,
+    Degraded,
     Event,
     MirrorState,
     PeerView,
     Recorded,
     ResyncBegan,
+    Trusted,
     spoken,
 )
 
@@ -42,11 +44,13 @@ __all__ = [
     "PLANS",
     "DataPhase",
     "DataSaid",
+    "Degraded",
     "Event",
     "MirrorState",
     "PeerView",
     "Recorded",
     "ResyncBegan",
+    "Trusted",
     "record_for",
     "refusal",
     "spoken",

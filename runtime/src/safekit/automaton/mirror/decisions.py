@@ -14,6 +14,14 @@ T, R, NR = Readiness.TRANSIENT, Readiness.READY, Readiness.NOT_READY
 STOP, WAIT, ALONE, PRIM, SECOND = Role.STOP, Role.WAIT, Role.ALONE, Role.PRIM, Role.SECOND
 
 
+SECONDARY_RULES = ("rfs_syncat_wait",)
+"""Wait-rules about being a secondary (spec §4.9.5): they do not hold a node that serves, or that must."""
+
+
+def _holding(state: MirrorState, serves: bool) -> tuple[str, ...]:
+    return tuple(rule for rule in state.held if not (serves and rule in SECONDARY_RULES))
+
+
 def said_by(peer: PeerView) -> str:
     """The peer's state as the log shows it (spec §11.1)."""
     return f"{peer.role} {peer.readiness}" if peer.alive else "UNKNOWN"
@@ -59,14 +67,17 @@ def _decide_wait(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     peer, record = state.peer, state.record
     if state.wish is Wish.STOPPED:
         return _go(state, "stop", state.reason)
-    if state.held:
-        return _stay(state, NR, *(f"rule {r}" for r in state.held))
+    on_trust = state.trusted and peer.alive is False and data.may_start_on_trust(record)
+    if holding := _holding(state, on_trust):
+        return _stay(state, NR, *(f"rule {r}" for r in holding))
     if peer.alive is None:
         return _stay(state, T, "listening for the other node")
     if state.wish is Wish.PRIM:
         if peer.is_(ALONE, PRIM):
             return _give_up(state, f"prim refused: the other node is {said_by(peer)}")
         return _go(state, "alone", "prim called", wish=Wish.AUTO)
+    if peer.is_(ALONE) and peer.degraded:
+        return _stay(state, NR, f"rule degraded_server: the other node cannot replicate: {peer.degraded}")
     if peer.is_(ALONE):
         return _join(state)
     if peer.is_(PRIM, SECOND):
@@ -79,6 +90,10 @@ def _decide_wait(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
         return _decide_wait_both(state)
     if not state.replicated or data.may_start_alone(record):
         return _go(state, "alone", f"the other node is {said_by(peer)}")
+    if on_trust:
+        why = "rule rfs_forceuptodate: the other node is silent, and the last synchronisation is younger than syncdelta"
+        state, effects = _go(state, "alone", why)
+        return state, (Say("C", why), *effects)
     return _stay(state, NR, f"rule rfs_notuptodate_server: {data.why_not_alone(record)}")
 
 
@@ -142,6 +157,8 @@ def _decide_second(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]
     if state.data is DataPhase.FAILED:
         return _go(state, "leave_second", "the data plane stopped")
     if state.readiness is T:
+        if peer.is_(ALONE) and peer.degraded:
+            return _go(state, "leave_second", "the other node cannot replicate")
         if state.data is DataPhase.INSTEP or (not state.replicated and peer.is_(ALONE, PRIM)):
             return _go(state, "second_ready", "synchronised with the primary", fullsync=False)
         if peer.is_(ALONE, PRIM) and not (state.data is DataPhase.CUT and state.answered):
@@ -188,8 +205,9 @@ def _decide_primary(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]
         return state, (said, *effects)
     if state.replicated and state.data is DataPhase.OFF:
         return _go(state, f"leave_{prefix}", "the data plane was stopped beside a plan")
-    if state.wish is Wish.STOPPED or state.held:
-        reason = state.reason if state.wish is Wish.STOPPED else f"rule {state.held[0]}"
+    holding = _holding(state, True)
+    if state.wish is Wish.STOPPED or holding:
+        reason = state.reason if state.wish is Wish.STOPPED else f"rule {holding[0]}"
         return _go(state, f"leave_{prefix}", reason)
     if state.role is PRIM:
         return _decide_prim(state)
@@ -245,7 +263,7 @@ def _decide_alone(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
         return _go(state, "publish", state.reason)
     if peer.readiness is R and (not state.replicated or state.data is DataPhase.MIRROR):
         return _go(state, "prim", "the other node is SECOND Ready")
-    if state.replicated and state.data is DataPhase.ALONE and peer.listening:
+    if state.replicated and state.data is DataPhase.ALONE and peer.listening and not state.degraded:
         incremental = peer.record.clean and peer.record.consistent and not state.fullsync
         return replace(state, data=DataPhase.JOINING), (Connect(peer.record.generation, incremental),)
     return state, ()

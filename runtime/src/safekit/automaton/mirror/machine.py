@@ -11,7 +11,17 @@ from safekit.automaton import data
 from safekit.automaton.data import DataRecord, Holder
 from safekit.automaton.mirror.decisions import decide, said_by
 from safekit.automaton.mirror.plans import PLANS
-from safekit.automaton.mirror.values import DataPhase, DataSaid, Event, MirrorState, PeerView, Recorded, ResyncBegan
+from safekit.automaton.mirror.values import (
+    DataPhase,
+    DataSaid,
+    Degraded,
+    Event,
+    MirrorState,
+    PeerView,
+    Recorded,
+    ResyncBegan,
+    Trusted,
+)
 from safekit.automaton.vocabulary import (
     Action,
     Become,
@@ -167,6 +177,7 @@ def _enter(state: MirrorState, become: Become) -> MirrorState:
         swap=state.swap and become.role is state.role,
         handed_over="" if ends_handover else state.handed_over,
         yielding=state.yielding and become.role is not WAIT,
+        degraded=state.degraded if become.role is ALONE else "",
     )
 
 
@@ -283,6 +294,11 @@ def _note(state: MirrorState, event: Event) -> tuple[MirrorState, tuple[Effect, 
             return _data(state, event)
         case ResyncBegan():
             return replace(state, record=data.resynchronising(state.record)), ()
+        case Trusted(holds):
+            return replace(state, trusted=holds), ()
+        case Degraded(why):
+            said = (Say("C", f"the replication is degraded: {why}"),) if why and why != state.degraded else ()
+            return replace(state, degraded=why), said
         case _:
             return state, ()
 

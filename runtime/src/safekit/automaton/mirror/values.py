@@ -46,6 +46,8 @@ class PeerView:
     """The last such question that it has heard: what it says of itself is newer than that."""
     taking_over: bool = False
     """A secondary that has decided to become primary, and is not yet ALONE."""
+    degraded: str = ""
+    """Why it serves and cannot replicate (spec §4.8); empty when it can."""
 
     def is_(self, *roles: Role) -> bool:
         """Whether the peer is alive and in one of these states."""
@@ -67,13 +69,29 @@ class ResyncBegan:
 
 
 @dataclass(frozen=True)
+class Trusted:
+    """Event: whether `rfs_forceuptodate` holds (spec §4.5): nothing of the other node is heard on any way, and the
+    last synchronisation is younger than `syncdelta`.
+    """
+
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """Event: the replication cannot work however often it is tried (spec §4.8); an empty `why`: try again."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Recorded(StepDone):
     """Event: a `Record` step is done, and this is what was written; `record_for` said so when the step began."""
 
     record: DataRecord = BLANK
 
 
-Event = Command | StepDone | StepFailed | Held | Resumed | PeerView | DataSaid | ResyncBegan
+Event = Command | StepDone | StepFailed | Held | Resumed | PeerView | DataSaid | ResyncBegan | Trusted | Degraded
 
 
 @dataclass(frozen=True)
@@ -116,6 +134,10 @@ class MirrorState:
     urgent_serial: int = -1
     waiting: tuple[str, ...] = ()
     """Why the module waits, in words."""
+    trusted: bool = False
+    """The copy may serve though another may be newer: `rfs_forceuptodate`."""
+    degraded: str = ""
+    """Why this node serves and cannot replicate."""
 
     @property
     def answered(self) -> bool:
@@ -145,4 +167,5 @@ def spoken(state: MirrorState, version: int) -> PeerView:
         asks=state.asks,
         answers=state.peer.asks,
         taking_over=state.row == "failover" and bool(state.plan),
+        degraded=state.degraded,
     )

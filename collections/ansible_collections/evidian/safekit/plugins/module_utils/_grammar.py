@@ -177,7 +177,7 @@ _RFS = Element(
     + _switch("scripts")
     + _number("reiallowedbw")
     + _time("syncdelta")
-    + _text("syncat")
+    + _text("syncat", "verifyat")
     + _text("mountover", "iotimeout", "roflags", "allocthreshold", "nfsbox_options"),
     (_one(_FLOW), _many(_REPLICATED)),
 )

@@ -1,0 +1,42 @@
+"""From `<rfs>` and `<replicated>` (spec §3.6) to the command line of the data plane: the one place that knows both.
+
+Only what `safekit-rfs` must know stands here. What the daemon does by itself (`checktime`, `syncdelta`, `syncat`,
+`verifyat`, `scripts`, `namespacepolicy`, `reidetail`, `tocheck`, `flow`) is in `safekit.module`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safekit.config import Rfs
+from safekit.paths import Paths
+from safekit.replication.process import ProcessSettings
+
+
+def settings_of(module: str, rfs: Rfs, paths: Paths) -> ProcessSettings:
+    """How the data plane of a module is started on this node."""
+    return ProcessSettings(
+        module=module,
+        control=paths.module_run(module) / "rfs.sock",
+        state_dir=paths.module_var(module) / "rfs",
+        key_file=paths.cluster / "cluster.key",
+        directories=tuple(Path(replicated.dir) for replicated in rfs.replicated),
+        durability=rfs.async_,
+        ack_timeout=rfs.locktimeout.total_seconds(),
+        silence_timeout=rfs.sendtimeout.total_seconds(),
+        binary=paths.safe / "venv" / "bin" / "safekit-rfs",
+        options=_options(rfs),
+        excluded_paths=tuple(
+            tuple(excluded.path for excluded in replicated.notreplicated if excluded.path)
+            for replicated in rfs.replicated
+        ),
+        excluded_names=tuple(
+            tuple(excluded.regexpath for excluded in replicated.notreplicated if excluded.regexpath)
+            for replicated in rfs.replicated
+        ),
+    )
+
+
+def _options(rfs: Rfs) -> tuple[str, ...]:  # noqa: ARG001
+    """What holds for every directory."""
+    return ()

@@ -1,0 +1,60 @@
+"""How a configuration becomes the command line of the data plane."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safekit.paths import Paths
+from safekit.replication.options import settings_of
+from tests.unit.config.samples import load, mirror, rfs
+
+PATHS = Paths()
+
+
+def arguments(attributes: str = "", directories: tuple[str, ...] = ("/srv/a b",)) -> list[str]:
+    replication = load(mirror(rfs(*directories, attributes=attributes))).service.rfs
+    assert replication is not None
+    return settings_of("db", replication, PATHS).arguments()
+
+
+def value(words: list[str], option: str) -> str:
+    return words[words.index(option) + 1]
+
+
+def test_the_process_lives_where_the_paths_say() -> None:
+    words = arguments()
+    assert value(words, "--module") == "db"
+    assert value(words, "--control") == str(PATHS.module_run("db") / "rfs.sock")
+    assert value(words, "--state-dir") == str(PATHS.module_var("db") / "rfs")
+    assert value(words, "--key-file") == "/var/safekit/cluster/cluster.key"
+    assert value(words, "--directory") == "/srv/a b"
+
+
+def test_every_directory_is_there_in_the_order_of_the_file() -> None:
+    words = arguments(directories=("/b", "/a"))
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--directory"] == ["/b", "/a"]
+
+
+def test_time_outs_and_durability_are_those_of_the_configuration() -> None:
+    words = arguments('async="none" locktimeout="3s" sendtimeout="2s"')
+    assert value(words, "--async") == "none"
+    assert (value(words, "--ack-timeout"), value(words, "--silence-timeout")) == ("3000", "2000")
+    assert (value(arguments(), "--ack-timeout"), value(arguments(), "--silence-timeout")) == ("10000", "4000")
+
+
+def test_a_relative_control_socket_is_never_made() -> None:
+    assert Path(value(arguments(), "--control")).is_absolute()
+
+
+def test_what_is_not_replicated_follows_its_directory() -> None:
+    below = (
+        '<replicated dir="/a"><notreplicated path="tmp"/><notreplicated regexpath="!.*\\.db"/></replicated>'
+        '<replicated dir="/b"><notreplicated path="x/y"/></replicated>'
+    )
+    replication = load(mirror(f"<rfs>{below}</rfs>")).service.rfs
+    assert replication is not None
+    words = settings_of("db", replication, PATHS).arguments()
+    assert words[words.index("--directory") :] == [
+        *("--directory", "/a", "--exclude-path", "tmp", "--exclude-name", r"!.*\.db"),
+        *("--directory", "/b", "--exclude-path", "x/y"),
+    ]
