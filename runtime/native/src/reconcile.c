@@ -2,6 +2,7 @@
 #include "local.h"
 #include "receive.h"
 #include "select.h"
+#include "workers.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -206,13 +207,12 @@ static int restore_time(int file, const struct frame *f) {
     return futimens(file, times) ? errno : 0;
 }
 
-static unsigned char present[ZONE_SIZE]; // of the one applying thread
-
 static int zone_check(const struct message *message) {
     const struct frame *f = &message->frame;
     int error = 0, file = receive_file(f->id, &error);
     if (file < 0) return error;
     if (f->size > ZONE_SIZE) return EPROTO;
+    unsigned char *present = workers_scratch();
     ssize_t n = pread(file, present, f->size, (off_t)f->offset);
     if (n < 0) return errno;
     unsigned char digest[EVP_MAX_MD_SIZE];
@@ -227,6 +227,7 @@ static int zone_data(const struct message *message) {
     const struct frame *f = &message->frame;
     int error = 0, file = receive_file(f->id, &error);
     if (file < 0) return error;
+    unsigned char *present = workers_scratch();
     ssize_t n = pread(file, present, f->data_size, (off_t)f->offset);
     if (n == (ssize_t)f->data_size && memcmp(present, message->data, f->data_size) == 0) return 0;
     for (size_t done = 0; done < f->data_size;) {
