@@ -26,6 +26,10 @@ struct options {
     size_t key_size;
     int ack_timeout_ms;     // an operation that the peer has not acknowledged
     int silence_timeout_ms; // a peer that says nothing at all, not even that it lives
+    char *boot_id;          // what tells one boot of this machine from the next; NULL: the kernel's
+    uint64_t zone_size;     // bytes, a power of two: the largest zone of the dirty set; 0: as zones.h says
+    unsigned resync_threads, resync_bandwidth, resync_timeout_s, resync_commit; // KB/s, 0: as fast as possible; zones between two barriers, 0: none
+    bool resync_whole;      // namespacepolicy 0: changed files whole, interrupted resyncs from their beginning
     bool durable_ack; // async="none": the secondary answers when the data are on its disk
     unsigned directories;
     struct directory directory[DIRECTORY_LIMIT];

@@ -29,7 +29,7 @@ enum frame_op {
     OP_LIST_ENTRY,
     OP_LIST_END,
     OP_FILE_META,  // size, owner, mode, times, extended attributes (data) of file `id`
-    OP_ZONE_CHECK, // digest (data) of a range
+    OP_ZONE_CHECK, // digest (data, XXH3 of 128 bits) of a range
     OP_ZONE_DATA,
     OP_ZONE_HOLE,
     OP_BARRIER, // everything before it must be durable; `valid` says which barrier

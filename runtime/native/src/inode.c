@@ -1,7 +1,7 @@
 // The table of known objects and their paths.
 #include "inode.h"
 #include "local.h"
-#include "marks.h"
+#include "dirty.h"
 #include "select.h"
 #include "stream.h"
 #include <dirent.h>
@@ -176,4 +176,20 @@ char *inode_path(struct inode *inode) {
     }
     errno = ENOENT;
     return found;
+}
+
+// A rename at this moment does no harm: it remembers both of its directories itself.
+void inode_place(struct inode *inode) {
+    if (S_ISDIR(inode->type)) {
+        dirty_place(inode->directory->index, inode->fd);
+        return;
+    }
+    char *path = inode_path(inode);
+    if (!path) return; // no name, nothing to find
+    char *slash = strrchr(path, '/');
+    if (slash) *slash = 0;
+    int parent = slash ? openat(inode->directory->root, path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : dup(inode->directory->root);
+    dirty_place(inode->directory->index, parent);
+    if (parent >= 0) close(parent);
+    free(path);
 }

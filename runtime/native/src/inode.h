@@ -31,3 +31,4 @@ void inode_unlock(struct inode *inode);
 uint64_t inode_key(const struct inode *inode);
 // Path inside its directory ("" for the root), allocated. NULL with errno; ENOENT: it has no name any more.
 char *inode_path(struct inode *inode);
+void inode_place(struct inode *inode); // the directory that holds it, or that it is: a resync will look there

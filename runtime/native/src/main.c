@@ -24,6 +24,8 @@ static void usage(FILE *out) {
     fprintf(out, "usage: safekit-rfs --module NAME --control SOCKET --state-dir DIR --key-file FILE --directory DIR [--name NAME]\n"
                  "                   [--exclude-path RELATIVE] [--exclude-name [!]EXPRESSION] [--directory ...]\n"
                  "                   [--ack-timeout MILLISECONDS] [--silence-timeout MILLISECONDS] [--async second|none]\n"
+                 "                   [--zone-size BYTES] [--resync-threads NUMBER] [--resync-bandwidth KB/s] [--resync-timeout SECONDS]\n"
+                 "                   [--resync-commit ZONES] [--namespace-policy 0|4] [--boot-id TEXT]\n"
                  "       safekit-rfs --config FILE          one argument per line\n");
 }
 
@@ -32,10 +34,43 @@ static int wrong(const char *option, const char *value, const char *expected) {
     return 2;
 }
 
+static int take_resync_option(int option, const char *text) {
+    static const struct {
+        int option;
+        const char *name, *expected;
+        unsigned long least, most;
+    } known[] = {{'z', "--zone-size", "expected 65536 to 1073741824 bytes", 65536, 1ul << 30},
+                 {'T', "--resync-threads", "expected 1 to 64", 1, 64},
+                 {'B', "--resync-bandwidth", "expected KB/s, 0 for no limit", 0, 1000000000},
+                 {'O', "--resync-timeout", "expected 1 to 86400 seconds", 1, 86400},
+                 {'C', "--resync-commit", "expected zones, 0 for none", 0, 1000000},
+                 {'M', "--namespace-policy", "expected 0 or 4", 0, 4}};
+    size_t i = 0;
+    while (known[i].option != option) i++;
+    char *end;
+    unsigned long value = strtoul(text, &end, 10);
+    if (!*text || *end || value < known[i].least || value > known[i].most || (option == 'M' && value != 0 && value != 4))
+        return wrong(known[i].name, text, known[i].expected);
+    switch (option) {
+    case 'z':
+        for (options.zone_size = ZONE_SIZE_MIN; options.zone_size < value && options.zone_size < ZONE_SIZE_MAX;) options.zone_size *= 2;
+        break;
+    case 'T': options.resync_threads = (unsigned)value; break;
+    case 'B': options.resync_bandwidth = (unsigned)value; break;
+    case 'O': options.resync_timeout_s = (unsigned)value; break;
+    case 'C': options.resync_commit = (unsigned)value; break;
+    default: options.resync_whole = value == 0;
+    }
+    return 0;
+}
+
 static int take_arguments(int count, char **arguments) {
     static const struct option known[] = {{"module", 1, NULL, 'm'},    {"control", 1, NULL, 'c'}, {"state-dir", 1, NULL, 's'},   {"key-file", 1, NULL, 'k'},
                                           {"directory", 1, NULL, 'd'}, {"name", 1, NULL, 'n'},    {"ack-timeout", 1, NULL, 't'}, {"async", 1, NULL, 'a'},
                                           {"silence-timeout", 1, NULL, 'q'}, {"exclude-path", 1, NULL, 'P'}, {"exclude-name", 1, NULL, 'N'},
+                                          {"zone-size", 1, NULL, 'z'}, {"resync-threads", 1, NULL, 'T'}, {"resync-bandwidth", 1, NULL, 'B'},
+                                          {"resync-timeout", 1, NULL, 'O'}, {"resync-commit", 1, NULL, 'C'}, {"namespace-policy", 1, NULL, 'M'},
+                                          {"boot-id", 1, NULL, 'b'},
                                           {"help", 0, NULL, 'h'},      {NULL, 0, NULL, 0}};
     optind = 1;
     for (int option; (option = getopt_long(count, arguments, "", known, NULL)) != -1;) {
@@ -75,6 +110,15 @@ static int take_arguments(int count, char **arguments) {
             if (why) return wrong(name, optarg, why);
             break;
         }
+        case 'b': options.boot_id = optarg; break;
+        case 'z':
+        case 'T':
+        case 'B':
+        case 'O':
+        case 'C':
+        case 'M':
+            if (take_resync_option(option, optarg)) return 2;
+            break;
         case 'h': usage(stdout); exit(0);
         default: usage(stderr); return 2;
         }

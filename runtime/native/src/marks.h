@@ -3,11 +3,14 @@
 #include "common.h"
 
 #define MARK_META 1u    // owner, mode, times, extended attributes
-#define MARK_CONTENT 2u // the bytes (and everything of MARK_META)
+#define MARK_CONTENT 2u // the bytes, all of them (and everything of MARK_META)
 #define MARK_LIST 4u    // the entries of a directory
 #define MARK_TREE 8u    // everything below a directory that got another place
 #define MARK_LINKED 16u // a file of several names that gained or changed one: all of them must be listed again
-#define MARK_ANY 31u
+#define MARK_HEAD 32u   // of the bytes the first zone (and everything of MARK_META)
+#define MARK_ZONES 64u  // of the bytes what the set of zones says (and everything of MARK_META)
+#define MARK_BYTES (MARK_CONTENT | MARK_HEAD | MARK_ZONES)
+#define MARK_ANY 127u
 
 struct mark {
     uint32_t directory, flags;

@@ -35,12 +35,20 @@ static struct attributes attributes_of(const struct fuse_setattr_in *in) {
     return wanted;
 }
 
+// A file that gets shorter differs from its new end to its old one, also when it grows again. What a write adds to it meanwhile marks itself.
+static void touch_what_is_cut(struct operation *operation, struct inode *inode, off_t size) {
+    struct stat st;
+    if (local_stat(inode->fd, &st)) operation_touches_inode(operation, inode, MARK_CONTENT);
+    else if (size < st.st_size) operation_touches_range(operation, inode, size, st.st_size - size);
+}
+
 void op_setattr(const struct fuse_request *request, uint64_t node, const struct fuse_setattr_in *in) {
     struct inode *inode = inode_of(request, node);
     struct operation *operation = operation_begin(request, REPLY_ATTR);
     struct attributes wanted = attributes_of(in);
     struct stat *st = &operation->entry.attr;
-    operation_touches_inode(operation, inode, wanted.valid & SET_SIZE ? MARK_CONTENT : metadata_mark(inode));
+    operation_touches_inode(operation, inode, metadata_mark(inode));
+    if (wanted.valid & SET_SIZE) touch_what_is_cut(operation, inode, wanted.size);
     inode_lock(inode);
     int error = local_setattr(inode->fd, &wanted);
     if (!error && in->valid & FATTR_KILL_SUIDGID && !(wanted.valid & SET_MODE) && local_stat(inode->fd, st) == 0) {

@@ -51,7 +51,7 @@ void op_write(const struct fuse_request *request, uint64_t node, const unsigned 
     int fd = (int)file->handle, error = 0;
     bool sync = (file->flags & (O_SYNC | O_DSYNC)) != 0;
     struct operation *operation = operation_begin(request, REPLY_WRITE);
-    operation_touches_inode(operation, inode, MARK_CONTENT);
+    operation_touches_range(operation, inode, offset, (off_t)size);
     inode_lock(inode);
     ssize_t written = pwrite(fd, bytes, size, offset);
     if (written < 0) error = errno;
@@ -83,7 +83,8 @@ void op_fallocate(const struct fuse_request *request, uint64_t node, int mode, o
     struct inode *inode = inode_of(request, node);
     int fd = (int)file->handle;
     struct operation *operation = operation_begin(request, REPLY_STATUS);
-    operation_touches_inode(operation, inode, MARK_CONTENT);
+    // What is cut out or put in moves all that follows.
+    operation_touches_range(operation, inode, offset, mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE) ? 0 : length);
     inode_lock(inode);
     int error = fallocate(fd, mode, offset, length) ? errno : 0;
     struct stat st;
@@ -102,9 +103,9 @@ void op_fallocate(const struct fuse_request *request, uint64_t node, int mode, o
 void op_copy_file_range(const struct fuse_request *request, int source, off_t source_offset, uint64_t node, int target, off_t offset, size_t size) {
     struct inode *inode = inode_of(request, node);
     struct operation *operation = operation_begin(request, REPLY_WRITE);
-    operation_touches_inode(operation, inode, MARK_CONTENT);
-    int error = 0;
     if (size > COPY_LIMIT) size = COPY_LIMIT;
+    operation_touches_range(operation, inode, offset, (off_t)(size ? size : 1));
+    int error = 0;
     for (bool last = size == 0; !last;) {
         size_t done = operation->written, wanted = size - done < SESSION_DATA_LIMIT ? size - done : SESSION_DATA_LIMIT;
         ssize_t got = pread(source, request->room, wanted, source_offset + (off_t)done);

@@ -55,7 +55,7 @@ static void touch_object_of(struct operation *operation, const struct inode *par
     uint64_t key = mark_key(parent->directory->index, st->st_dev, st->st_ino);
     uint32_t flags = S_ISDIR(st->st_mode) ? MARK_LIST | (moves ? MARK_TREE : 0) : S_ISREG(st->st_mode) ? MARK_CONTENT : MARK_META;
     if (!S_ISDIR(st->st_mode) && st->st_nlink > 1) flags |= MARK_LINKED;
-    operation_touches(operation, parent->directory->index, key, flags);
+    operation_touches_entry(operation, parent, key, flags);
 }
 
 // ---- lookup, forget ----

@@ -3,11 +3,12 @@
 #include "receive.h"
 #include "select.h"
 #include "workers.h"
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -207,31 +208,41 @@ static int restore_time(int file, const struct frame *f) {
     return futimens(file, times) ? errno : 0;
 }
 
+// Whether this copy holds what a frame says: the bytes themselves, or a digest of `size` bytes.
+static int range_is_equal(int file, const struct message *message, size_t size, bool *equal) {
+    unsigned char *present = workers_scratch();
+    ssize_t n = pread(file, present, size, (off_t)message->frame.offset);
+    int error = n < 0 ? errno : 0;
+    *equal = n == (ssize_t)size;
+    if (*equal && message->frame.op == OP_ZONE_CHECK) {
+        XXH128_hash_t digest = XXH3_128bits(present, size);
+        *equal = message->frame.data_size == sizeof digest && memcmp(&digest, message->data, sizeof digest) == 0;
+    } else if (*equal) {
+        *equal = memcmp(present, message->data, size) == 0;
+    }
+    return error;
+}
+
 static int zone_check(const struct message *message) {
     const struct frame *f = &message->frame;
+    bool equal = false;
     int error = 0, file = receive_file(f->id, &error);
     if (file < 0) return error;
     if (f->size > ZONE_SIZE) return EPROTO;
-    unsigned char *present = workers_scratch();
-    ssize_t n = pread(file, present, f->size, (off_t)f->offset);
-    if (n < 0) return errno;
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned size = 0;
-    EVP_Digest(present, (size_t)n, digest, &size, EVP_sha256(), NULL);
-    bool equal = (size_t)n == f->size && size == f->data_size && memcmp(digest, message->data, size) == 0;
-    if (!equal) receive_answer(OP_ZONE_DIFFERS, f->seq, NULL);
-    return 0;
+    error = range_is_equal(file, message, f->size, &equal);
+    if (!error && !equal) receive_answer(OP_ZONE_DIFFERS, f->seq, NULL);
+    return error;
 }
 
 static int zone_data(const struct message *message) {
     const struct frame *f = &message->frame;
+    bool equal = false;
     int error = 0, file = receive_file(f->id, &error);
     if (file < 0) return error;
-    unsigned char *present = workers_scratch();
-    ssize_t n = pread(file, present, f->data_size, (off_t)f->offset);
-    if (n == (ssize_t)f->data_size && memcmp(present, message->data, f->data_size) == 0) return 0;
+    error = range_is_equal(file, message, f->data_size, &equal);
+    if (error || equal) return error;
     for (size_t done = 0; done < f->data_size;) {
-        n = pwrite(file, (const char *)message->data + done, f->data_size - done, (off_t)(f->offset + done));
+        ssize_t n = pwrite(file, (const char *)message->data + done, f->data_size - done, (off_t)(f->offset + done));
         if (n <= 0) return n ? errno : EIO;
         done += (size_t)n;
     }

@@ -12,21 +12,23 @@
 #include "resync.h"
 #include "events.h"
 #include "local.h"
-#include "marks.h"
+#include "dirty.h"
 #include "select.h"
 #include "state.h"
 #include "stream.h"
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define CHECKS 512
+#define CHECKS 4096
+#define PIECE (128u << 10) // what one digest speaks for, and what is copied when it differs
 #define SMALL_FILE 16384
 
 struct check {
@@ -49,9 +51,9 @@ struct moved {
 static struct {
     pthread_mutex_t lock;
     atomic_bool active, cancelled;
-    bool full, redo, running;
+    bool full, redo, running, everywhere; // everywhere: nobody knows where to look, the whole tree is walked
     size_t linked_seen, taken; // taken: how often something of `todo` was done
-    struct mark_set todo, added; // added: what a search of links adds to the dirty set
+    struct dirty_set todo, added; // added: what a search of links adds to the dirty set
     struct differing *differing, **differing_last;
     struct moved *moved;
     pthread_t thread;
@@ -68,14 +70,14 @@ bool resync_active(void) { return atomic_load(&resync.active); }
 
 static uint32_t todo_get(unsigned directory, uint64_t key) {
     pthread_mutex_lock(&resync.lock);
-    uint32_t flags = marks_get(&resync.todo, directory, key);
+    uint32_t flags = marks_get(&resync.todo.marks, directory, key);
     pthread_mutex_unlock(&resync.lock);
     return flags;
 }
 
 static uint32_t todo_take(unsigned directory, uint64_t key, uint32_t flags) {
     pthread_mutex_lock(&resync.lock);
-    uint32_t taken = marks_take(&resync.todo, directory, key, flags);
+    uint32_t taken = marks_take(&resync.todo.marks, directory, key, flags);
     resync.taken += taken != 0;
     pthread_mutex_unlock(&resync.lock);
     return taken;
@@ -83,7 +85,7 @@ static uint32_t todo_take(unsigned directory, uint64_t key, uint32_t flags) {
 
 static void todo_add(unsigned directory, uint64_t key, uint32_t flags) {
     pthread_mutex_lock(&resync.lock);
-    marks_add(&resync.todo, directory, key, flags);
+    marks_add(&resync.todo.marks, directory, key, flags);
     pthread_mutex_unlock(&resync.lock);
 }
 
@@ -190,7 +192,7 @@ void resync_ensure_parents(const struct directory *directory, const char *path) 
 
 void resync_moved(struct inode *object) {
     uint32_t flags = todo_get(object->directory->index, inode_key(object));
-    if (!S_ISDIR(object->type) && !(flags & (MARK_CONTENT | MARK_META))) return;
+    if (!S_ISDIR(object->type) && !(flags & (MARK_BYTES | MARK_META))) return;
     struct stat st;
     struct inode *again = inode_get(object->directory, fcntl(object->fd, F_DUPFD_CLOEXEC, 3), &st);
     if (!again) return;
@@ -222,6 +224,18 @@ static void send_zone(struct inode *inode, int file, off_t offset, size_t size) 
     if (n < 0) stream_lose("a file cannot be read");
 }
 
+static struct check *find_check(uint64_t seq) {
+    size_t first = 0, last = resync.check_count;
+    while (first < last) {
+        size_t middle = (first + last) / 2;
+        struct check *check = &resync.checks[(resync.first_check + middle) % CHECKS];
+        if (check->seq == seq) return check;
+        if (check->seq < seq) first = middle + 1;
+        else last = middle;
+    }
+    return NULL;
+}
+
 // Sends what the secondary said differs, and forgets the checks that it answered.
 static void take_answers(bool wait) {
     for (;;) {
@@ -233,9 +247,8 @@ static void take_answers(bool wait) {
         }
         pthread_mutex_unlock(&resync.lock);
         if (one) {
-            for (size_t i = 0; i < resync.check_count; i++) {
-                struct check *check = &resync.checks[(resync.first_check + i) % CHECKS];
-                if (check->seq != one->seq) continue;
+            struct check *check = find_check(one->seq);
+            if (check) {
                 int file = local_reopen(check->inode->fd, O_RDONLY | O_NOATIME);
                 if (file >= 0) {
                     send_zone(check->inode, file, check->offset, check->size);
@@ -260,12 +273,10 @@ static void take_answers(bool wait) {
 }
 
 static void send_check(struct inode *inode, int file, off_t offset, size_t size) {
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned digest_size = 0;
     ssize_t n = pread(file, zone, size, offset);
     if (n <= 0) return;
-    EVP_Digest(zone, (size_t)n, digest, &digest_size, EVP_sha256(), NULL);
-    struct message message = {.frame = {.op = OP_ZONE_CHECK, .offset = (uint64_t)offset, .size = (uint64_t)n, .data_size = digest_size}, .data = digest};
+    XXH128_hash_t digest = XXH3_128bits(zone, (size_t)n);
+    struct message message = {.frame = {.op = OP_ZONE_CHECK, .offset = (uint64_t)offset, .size = (uint64_t)n, .data_size = sizeof digest}, .data = &digest};
     uint64_t seq = stream_send(&message, inode, false);
     if (!seq) return;
     struct stat st;
@@ -273,8 +284,8 @@ static void send_check(struct inode *inode, int file, off_t offset, size_t size)
     if (again) resync.checks[(resync.first_check + resync.check_count++) % CHECKS] = (struct check){seq, again, offset, (size_t)n};
 }
 
-// One step under the lock of the file: a hole, or at most one zone. Returns the offset to go on with, -1 at the end.
-static off_t compare_step(struct inode *inode, int file, off_t offset) {
+// One step under the lock of the file: a hole, or at most one piece. Returns the offset to go on with, -1 at the end of the file.
+static off_t compare_step(struct inode *inode, int file, off_t offset, off_t limit) {
     off_t next = -1;
     struct stat st;
     inode_lock(inode);
@@ -282,13 +293,15 @@ static off_t compare_step(struct inode *inode, int file, off_t offset) {
         off_t data = lseek(file, offset, SEEK_DATA);
         if (data < 0 && errno == ENXIO) data = st.st_size;
         if (data < 0) data = offset;
+        if (data > limit) data = limit;
         if (data > offset) {
             struct message message = {.frame = {.op = OP_ZONE_HOLE, .offset = (uint64_t)offset, .size = (uint64_t)(data - offset)}};
             describe(&message.frame, &st);
             stream_send(&message, inode, false);
             next = data;
         } else {
-            off_t end = (offset / ZONE_SIZE + 1) * ZONE_SIZE;
+            off_t end = (offset / PIECE + 1) * PIECE;
+            if (end > limit) end = limit;
             off_t hole = lseek(file, offset, SEEK_HOLE);
             if (hole > offset && hole < end) end = hole;
             if (end > st.st_size) end = st.st_size;
@@ -300,8 +313,39 @@ static off_t compare_step(struct inode *inode, int file, off_t offset) {
     return next;
 }
 
+static void compare_range(struct inode *inode, int file, off_t offset, off_t limit) {
+    while (offset >= 0 && offset < limit && !atomic_load(&resync.cancelled)) {
+        off_t next = compare_step(inode, file, offset, limit);
+        pthread_mutex_lock(&resync.lock);
+        if (next > offset) resync.progress.bytes_done += (uint64_t)(next - offset);
+        pthread_mutex_unlock(&resync.lock);
+        take_answers(resync.check_count == CHECKS);
+        offset = next;
+    }
+}
+
+// The next run of zones that are to be compared, from *zone on. False: no more. They stay in the set: another name of the file may come by.
+static bool next_zones(struct inode *inode, uint32_t flags, uint64_t *zone, uint64_t end, uint64_t *run_end) {
+    uint64_t key = inode_key(inode);
+    unsigned directory = inode->directory->index;
+    pthread_mutex_lock(&resync.lock);
+    if (*zone > 0 || !(flags & MARK_HEAD)) *zone = zones_next(&resync.todo.zones, directory, key, *zone, end);
+    if (*zone != NO_ZONE) {
+        *run_end = *zone + 1;
+        while (*run_end < end && zones_have(&resync.todo.zones, directory, key, *run_end, *run_end)) ++*run_end;
+    }
+    pthread_mutex_unlock(&resync.lock);
+    return *zone != NO_ZONE;
+}
+
+static void compare_zones(struct inode *inode, int file, uint32_t flags, off_t size) {
+    uint64_t end = zone_of((uint64_t)size - 1) + 1, run_end;
+    for (uint64_t zone = 0; zone < end && next_zones(inode, flags, &zone, end, &run_end); zone = run_end)
+        compare_range(inode, file, (off_t)zone_start(zone), (off_t)zone_start(run_end));
+}
+
 static void synchronise_file(struct inode *inode) {
-    uint32_t flags = todo_take(inode->directory->index, inode_key(inode), MARK_CONTENT | MARK_META);
+    uint32_t flags = todo_take(inode->directory->index, inode_key(inode), MARK_BYTES | MARK_META);
     if (!flags) return;
     int file = local_reopen(inode->fd, O_RDONLY | O_NOATIME);
     if (file < 0) return;
@@ -318,19 +362,10 @@ static void synchronise_file(struct inode *inode) {
     free(xattrs);
     inode_unlock(inode);
     if (error) stream_lose("extended attributes of a file cannot be read");
-    if (flags & MARK_CONTENT && st.st_size > 0) {
-        if (st.st_size <= SMALL_FILE) {
-            send_zone(inode, file, 0, SMALL_FILE);
-        } else {
-            for (off_t offset = 0; offset >= 0 && !atomic_load(&resync.cancelled);) {
-                off_t next = compare_step(inode, file, offset);
-                pthread_mutex_lock(&resync.lock);
-                if (next > offset) resync.progress.bytes_done += (uint64_t)(next - offset);
-                pthread_mutex_unlock(&resync.lock);
-                take_answers(resync.check_count == CHECKS);
-                offset = next;
-            }
-        }
+    if (flags & MARK_BYTES && st.st_size > 0) {
+        if (st.st_size <= SMALL_FILE) send_zone(inode, file, 0, SMALL_FILE);
+        else if (flags & MARK_CONTENT || options.resync_whole) compare_range(inode, file, 0, INT64_MAX);
+        else compare_zones(inode, file, flags, st.st_size);
     }
     close(file);
     pthread_mutex_lock(&resync.lock);
@@ -355,6 +390,7 @@ static void report(void) {
                numbers[3], "rate_bps", numbers[4], "eta_s", numbers[5], (char *)NULL);
 }
 
+// This directory; below it what is marked, and everything when the whole tree is walked.
 static void walk(struct inode *inode) {
     const struct directory *directory = inode->directory;
     if (todo_get(directory->index, inode_key(inode)) & (MARK_LIST | MARK_TREE | MARK_META)) {
@@ -368,7 +404,7 @@ static void walk(struct inode *inode) {
         struct stat st;
         bool maybe_directory = entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN;
         if (!name_is_entry(entry->d_name) || (!maybe_directory && entry->d_type != DT_REG)) continue;
-        if (!maybe_directory && !todo_get(directory->index, (uint64_t)entry->d_ino)) {
+        if ((!maybe_directory || !resync.everywhere) && !todo_get(directory->index, (uint64_t)entry->d_ino)) {
             // An inode of a lower layer has a key of another kind: ask the file itself.
             if (fstatat(dirfd(entries), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
             if (!todo_get(directory->index, mark_key(directory->index, st.st_dev, st.st_ino))) continue;
@@ -386,6 +422,21 @@ static void walk(struct inode *inode) {
         report();
     }
     closedir(entries);
+}
+
+// Where something is marked.
+static void visit_places(void) {
+    for (size_t i = 0; i < resync.todo.places && !atomic_load(&resync.cancelled); i++) {
+        struct stat st;
+        const struct place *place = &resync.todo.place[i];
+        int object = place_open(place);
+        struct inode *inode = object < 0 ? NULL : inode_get(&options.directory[place->directory], object, &st);
+        if (!inode) continue; // removed: the directory that held it is marked
+        char *path = inode_path(inode);
+        if (path && S_ISDIR(inode->type)) walk(inode);
+        free(path);
+        inode_forget(inode, 1);
+    }
 }
 
 static void count(int object, const struct directory *directory) {
@@ -424,10 +475,14 @@ static void search_links(int object, const struct directory *directory, uint64_t
         uint64_t mine = mark_key(directory->index, st.st_dev, st.st_ino);
         if (!S_ISDIR(st.st_mode) && !complete && below_moved && st.st_nlink > 1) {
             marks_add(marks, directory->index, mine, MARK_LINKED);
-            marks_add(&resync.added, directory->index, mine, MARK_LINKED);
+            marks_add(&resync.added.marks, directory->index, mine, MARK_LINKED);
         }
         uint32_t flags = marks_get(marks, directory->index, mine);
-        if (complete && flags & MARK_LINKED) marks_add(&resync.added, directory->index, key, MARK_LIST);
+        struct place place;
+        if (complete && flags & MARK_LINKED && marks_add(&resync.added.marks, directory->index, key, MARK_LIST)) {
+            if (place_make(directory->index, object, &place)) dirty_set_place(&resync.added, &place);
+            else resync.added.unplaced = true;
+        }
         if (!S_ISDIR(st.st_mode) || st.st_dev != directory->dev) continue;
         int below = openat(dirfd(entries), entry->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
         if (below >= 0) {
@@ -508,13 +563,14 @@ static void *resync_main(void *unused) {
         if (redo) {
             say("the secondary lacked what it should have had: everything is compared");
             pthread_rwlock_wrlock(&namespace_lock);
-            resync.full = true;
+            resync.full = resync.everywhere = true;
             struct message begin = {.frame = {.op = OP_RESYNC_BEGIN, .flags = FRAME_FULL}};
             stream_send(&begin, NULL, true);
             mark_everything();
             pthread_rwlock_unlock(&namespace_lock);
         }
-        for (unsigned i = 0; i < options.directories && !atomic_load(&resync.cancelled); i++) walk(inode_root(i));
+        if (!resync.everywhere) visit_places();
+        for (unsigned i = 0; resync.everywhere && i < options.directories && !atomic_load(&resync.cancelled); i++) walk(inode_root(i));
         for (struct inode *inode; (inode = take_moved());) {
             if (S_ISDIR(inode->type)) walk(inode);
             else if (S_ISREG(inode->type)) synchronise_file(inode);
@@ -534,22 +590,22 @@ static void *resync_main(void *unused) {
 // ---- from outside ----
 
 void resync_prepare(bool full) {
-    marks_clear(&resync.added);
+    dirty_set_clear(&resync.added);
     resync.full = full;
     if (full) return;
-    struct mark_set marks = {0};
+    struct dirty_set set = {0};
     resync.linked_seen = dirty_linked();
     if (!resync.linked_seen) return;
-    dirty_snapshot(&marks);
+    dirty_snapshot(&set);
     for (int pass = 0; pass < 2; pass++) {
         for (unsigned i = 0; i < options.directories; i++)
-            search_links(options.directory[i].root, &options.directory[i], inode_key(inode_root(i)), &marks, false, pass == 1);
+            search_links(options.directory[i].root, &options.directory[i], inode_key(inode_root(i)), &set.marks, false, pass == 1);
     }
-    marks_clear(&marks);
+    dirty_set_clear(&set);
 }
 
 void resync_arm(void) {
-    marks_clear(&resync.todo);
+    dirty_set_clear(&resync.todo);
     resync.redo = false;
     resync.first_check = resync.check_count = 0;
     while (resync.differing) {
@@ -564,11 +620,13 @@ void resync_arm(void) {
         mark_everything();
     } else {
         dirty_snapshot(&resync.todo);
-        for (size_t i = 0; i < resync.added.size; i++) {
-            const struct mark *mark = &resync.added.slot[i];
-            if (mark->flags & MARK_ANY) marks_add(&resync.todo, mark->directory, mark->key, mark->flags & MARK_ANY);
+        for (size_t i = 0; i < resync.added.marks.size; i++) {
+            const struct mark *mark = &resync.added.marks.slot[i];
+            if (mark->flags & MARK_ANY) marks_add(&resync.todo.marks, mark->directory, mark->key, mark->flags & MARK_ANY);
         }
+        for (size_t i = 0; i < resync.added.places; i++) dirty_set_place(&resync.todo, &resync.added.place[i]);
     }
+    resync.everywhere = resync.full || resync.todo.unplaced || resync.added.unplaced;
     resync.began = now_ms();
     resync.progress = (struct progress){.phase = resync.full ? "scan" : "copy", .files_total = resync.full ? 0 : dirty_count()};
     atomic_store(&resync.cancelled, false);

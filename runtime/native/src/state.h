@@ -1,6 +1,6 @@
-// What the data plane knows after a restart: one small file, replaced whole, and the log of the dirty set beside it.
+// What the data plane knows after a restart: one small file, replaced whole. The log of the dirty set lies beside it (dirty.h).
 #pragma once
-#include "marks.h"
+#include "dirty.h"
 
 struct state {
     char role[16];                // idle | primary | secondary: what it was when this was written
@@ -18,13 +18,3 @@ extern pthread_mutex_t state_lock;
 int state_load(bool *was_secondary); // reads, and draws the consequences of an unclean end or of a reboot
 int state_save(void);           // durable when it returns 0; call with state_lock held
 void base_create(char base[BASE_SIZE]);
-
-// The dirty set of a primary counts from state.base. Every mark is in the log before the modification begins.
-int dirty_begin(bool keep);     // keep: go on with the log that was closed in order, if it counts from state.base
-void dirty_mark(unsigned directory, uint64_t key, uint32_t flags);
-int dirty_restart(void);        // empty again: a mirror was reached
-int dirty_close(void);          // in order: the log can be used by the next start
-bool dirty_usable(void);        // false: a mark could not be kept; only a full comparison is right
-size_t dirty_count(void);
-size_t dirty_linked(void);          // how many marks said MARK_LINKED or MARK_TREE since dirty_begin or dirty_restart
-void dirty_snapshot(struct mark_set *set);

@@ -261,18 +261,31 @@ struct operation *operation_begin(const struct fuse_request *request, enum reply
     return operation;
 }
 
-static void touches(struct operation *operation, unsigned directory, uint64_t key, uint32_t flags, bool excluded) {
-    if (operation->marks < OPERATION_MARKS) operation->mark[operation->marks++] = (struct mark){directory, flags, key};
-    if (!excluded && stream_answers() != ANSWER_PEER) dirty_mark(directory, key, flags);
-}
-
-void operation_touches(struct operation *operation, unsigned directory, uint64_t key, uint32_t flags) {
-    touches(operation, directory, key, flags, false);
+// Returns whether it must be said where the object lies.
+static bool touches(struct operation *operation, struct touch touch, bool excluded) {
+    if (operation->marks < OPERATION_MARKS) operation->touch[operation->marks++] = touch;
+    return !excluded && stream_answers() != ANSWER_PEER && dirty_touch(&touch);
 }
 
 // What is excluded is not marked, but the operation remembers it: it may be moved to what is replicated before the operation gets its lock.
 void operation_touches_inode(struct operation *operation, struct inode *inode, uint32_t flags) {
-    touches(operation, inode->directory->index, inode_key(inode), flags, select_inode(inode));
+    if (touches(operation, (struct touch){inode->directory->index, flags, inode_key(inode), 0, 0}, select_inode(inode))) inode_place(inode);
+}
+
+void operation_touches_range(struct operation *operation, struct inode *inode, off_t offset, off_t size) {
+    struct touch touch = {inode->directory->index, MARK_META, inode_key(inode), (uint64_t)offset, size > 0 ? (uint64_t)size : UINT64_MAX - (uint64_t)offset};
+    if (touches(operation, touch, select_inode(inode))) inode_place(inode);
+}
+
+void operation_touches_entry(struct operation *operation, const struct inode *parent, uint64_t key, uint32_t flags) {
+    if (touches(operation, (struct touch){parent->directory->index, flags, key, 0, 0}, false)) dirty_place(parent->directory->index, parent->fd);
+}
+
+// Remembers what an operation touched, of which the peer may have seen all or nothing.
+static void doubt(const struct operation *operation) {
+    for (unsigned i = 0; i < operation->marks; i++) {
+        if (dirty_touch(&operation->touch[i])) dirty_place(operation->touch[i].directory, -1);
+    }
 }
 
 void operation_changes_list(struct operation *operation, struct inode *parent) {
@@ -307,7 +320,7 @@ void operation_ship(struct operation *operation, struct message *message, struct
         append(message);
     }
     if (stream.answers == ANSWER_HELD) {
-        for (unsigned i = 0; i < operation->marks; i++) dirty_mark(operation->mark[i].directory, operation->mark[i].key, operation->mark[i].flags);
+        doubt(operation);
         atomic_fetch_add(&operation->waits, 1);
         *stream.held_last = operation;
         stream.held_last = &operation->next;
@@ -503,9 +516,8 @@ static void lose(const char *reason, bool on_purpose) {
     if (stream.answers == ANSWER_SWITCHING) stream.answers = stream.switching_from;
     // What waited for the peer may be there or not: it differs until it was compared.
     struct operation *waiting = stream.first, *released = NULL;
-    for (struct operation *operation = waiting; operation; operation = operation->next) {
-        for (unsigned i = 0; i < operation->marks; i++) dirty_mark(operation->mark[i].directory, operation->mark[i].key, operation->mark[i].flags);
-    }
+    if (was_mirror) dirty_track();
+    for (struct operation *operation = waiting; operation; operation = operation->next) doubt(operation);
     if (waiting && stream.answers == ANSWER_HELD) {
         *stream.held_last = waiting;
         stream.held_last = stream.last;

@@ -1,8 +1,8 @@
 // The primary's end of the stream: what is shipped in which order, who waits for which answer, and what is held when the peer is lost.
 #pragma once
+#include "dirty.h"
 #include "frame.h"
 #include "inode.h"
-#include "marks.h"
 #include "session.h"
 #include <stdatomic.h>
 
@@ -24,7 +24,7 @@ struct operation {
     struct entry entry;
     struct open_file file;
     unsigned marks;
-    struct mark mark[OPERATION_MARKS];
+    struct touch touch[OPERATION_MARKS];
 };
 
 enum answers {
@@ -43,8 +43,9 @@ struct stream_status {
 
 // ---- an operation ----
 struct operation *operation_begin(const struct fuse_request *request, enum reply_kind kind); // may wait while a stream is switched on
-void operation_touches(struct operation *operation, unsigned directory, uint64_t key, uint32_t flags);
 void operation_touches_inode(struct operation *operation, struct inode *inode, uint32_t flags);
+void operation_touches_range(struct operation *operation, struct inode *inode, off_t offset, off_t size); // size 0: to the end of time
+void operation_touches_entry(struct operation *operation, const struct inode *parent, uint64_t key, uint32_t flags); // an object below `parent`
 // A directory whose entries are about to change must be equal on the peer first. With namespace_lock held for writing.
 void operation_changes_list(struct operation *operation, struct inode *parent);
 void operation_lists(struct inode *directory);

@@ -1,0 +1,348 @@
+// The dirty set and its log.
+//
+// The log is appended: a record of fixed size each, a place with its handle behind it, every one with a check. A cut at any byte leaves what is
+// before it readable. Invariant: the log is believed when it names the base of the record and either is closed by its end record or was written
+// in this boot of the machine while changes were tracked (every mark was written before its modification began).
+#include "dirty.h"
+#include "state.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { RECORD_BEGIN = 0x52, RECORD_MARK, RECORD_END, RECORD_PLACE, RECORD_TRACK };
+
+struct record {
+    uint16_t kind, directory;
+    uint32_t flags;
+    uint64_t key, offset, size, check;
+};
+_Static_assert(sizeof(struct record) == 40, "records travel to the disk as they lie in memory");
+
+static struct {
+    pthread_mutex_t lock;
+    struct dirty_set set;
+    size_t count, linked;
+    uint64_t bytes;
+    int log;
+    bool usable;
+} dirty = {.lock = PTHREAD_MUTEX_INITIALIZER, .log = -1};
+
+void dirty_set_clear(struct dirty_set *set) {
+    marks_clear(&set->marks);
+    marks_clear(&set->placed);
+    zones_clear(&set->zones);
+    free(set->place);
+    *set = (struct dirty_set){0};
+}
+
+void dirty_set_copy(struct dirty_set *to, const struct dirty_set *from) {
+    dirty_set_clear(to);
+    marks_copy(&to->marks, &from->marks);
+    marks_copy(&to->placed, &from->placed);
+    zones_copy(&to->zones, &from->zones);
+    to->unplaced = from->unplaced;
+    to->places = to->room = from->places;
+    if (!to->places) return;
+    to->place = must(malloc(to->places * sizeof *to->place));
+    memcpy(to->place, from->place, to->places * sizeof *to->place);
+}
+
+// ---- places ----
+
+union handle {
+    struct file_handle head;
+    unsigned char room[sizeof(struct file_handle) + HANDLE_LIMIT];
+};
+
+bool place_make(unsigned directory, int object, struct place *place) {
+    union handle handle = {.head = {.handle_bytes = HANDLE_LIMIT}};
+    int mount;
+    if (name_to_handle_at(object, "", &handle.head, &mount, AT_EMPTY_PATH)) return false;
+    *place = (struct place){.directory = directory, .type = handle.head.handle_type, .size = handle.head.handle_bytes};
+    memcpy(place->bytes, handle.head.f_handle, place->size);
+    place->check = (uint32_t)fnv64(place->bytes, sizeof place->bytes);
+    return true;
+}
+
+int place_open(const struct place *place) {
+    union handle handle = {.head = {.handle_type = place->type, .handle_bytes = place->size}};
+    if (place->directory >= options.directories || place->size > HANDLE_LIMIT) return -1;
+    memcpy(handle.head.f_handle, place->bytes, place->size);
+    return open_by_handle_at(options.directory[place->directory].root, &handle.head, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+bool dirty_set_place(struct dirty_set *set, const struct place *place) {
+    uint64_t key = fnv64(place->bytes, place->size) ^ (uint64_t)(uint32_t)place->type;
+    if (!marks_add(&set->placed, place->directory, key, MARK_LIST)) return false;
+    if (set->places == set->room) {
+        set->room = set->room ? set->room * 2 : 64;
+        set->place = must(realloc(set->place, set->room * sizeof *set->place));
+    }
+    set->place[set->places++] = *place;
+    return true;
+}
+
+// ---- the set in memory ----
+
+static uint32_t range_flags(uint64_t first, uint64_t last) { return last == 0 ? MARK_HEAD : first == 0 ? MARK_HEAD | MARK_ZONES : MARK_ZONES; }
+
+// True when that was news. *unknown: the object had no mark.
+static bool add_mark(const struct touch *touch, bool *unknown) {
+    uint32_t before = marks_get(&dirty.set.marks, touch->directory, touch->key), flags = touch->flags;
+    bool news = (before & flags) != flags;
+    *unknown = !before;
+    if (!(flags & MARK_CONTENT) && touch->size && !(before & MARK_CONTENT)) {
+        uint64_t end = touch->offset + touch->size < touch->offset ? UINT64_MAX : touch->offset + touch->size;
+        uint64_t first = zone_of(touch->offset), last = zone_of(end - 1);
+        flags |= range_flags(first, last);
+        news = (before & flags) != flags;
+        if (last > 0 && zones_add(&dirty.set.zones, touch->directory, touch->key, first ? first : 1, last)) news = true;
+        if (news) dirty.bytes += zone_start(last + 1) - zone_start(first);
+    }
+    if (!news) return false;
+    if (!before) dirty.count++;
+    marks_add(&dirty.set.marks, touch->directory, touch->key, flags);
+    if (flags & (MARK_LINKED | MARK_TREE)) dirty.linked++;
+    return true;
+}
+
+static void forget_everything(void) {
+    dirty_set_clear(&dirty.set);
+    dirty.count = dirty.linked = 0;
+    dirty.bytes = 0;
+}
+
+// ---- the log ----
+
+static struct record record_make(uint16_t kind, const struct touch *touch) {
+    struct record record = {.kind = kind};
+    if (touch) {
+        record.directory = (uint16_t)touch->directory;
+        record.flags = touch->flags;
+        record.key = touch->key;
+        record.offset = touch->offset;
+        record.size = touch->size;
+    }
+    record.check = fnv64(&record, offsetof(struct record, check));
+    return record;
+}
+
+static bool append(const void *bytes, size_t size) { return dirty.log >= 0 && write(dirty.log, bytes, size) == (ssize_t)size; }
+
+static void append_or_confess(const void *bytes, size_t size) {
+    if (!dirty.usable || append(bytes, size)) return;
+    dirty.usable = false;
+    say("%s/rfs.dirty cannot be written: the next resync compares everything", options.state_dir);
+}
+
+static void append_place(const struct place *place) {
+    struct {
+        struct record record;
+        struct place place;
+    } both = {record_make(RECORD_PLACE, NULL), *place};
+    append_or_confess(&both, sizeof both);
+}
+
+static void log_path(char *path, size_t size) { snprintf(path, size, "%s/rfs.dirty", options.state_dir); }
+
+static uint64_t base_check(void) { return fnv64(state.base, strlen(state.base)); }
+
+struct reading {
+    bool begun, tracked, ended;
+    off_t good; // up to here everything is whole
+};
+
+static bool take_record(const struct record *record, FILE *file, struct reading *reading) {
+    if (record->check != fnv64(record, offsetof(struct record, check))) return false;
+    if (record->kind == RECORD_BEGIN) return reading->begun = record->key == base_check();
+    if (!reading->begun || reading->ended) return false;
+    bool unknown;
+    struct touch touch = {record->directory, record->flags, record->key, record->offset, record->size};
+    struct place place;
+    switch (record->kind) {
+    case RECORD_MARK: add_mark(&touch, &unknown); return true;
+    case RECORD_PLACE:
+        if (fread(&place, sizeof place, 1, file) != 1 || place.check != (uint32_t)fnv64(place.bytes, sizeof place.bytes)) return false;
+        if (place.size > HANDLE_LIMIT) dirty.set.unplaced = true;
+        else dirty_set_place(&dirty.set, &place);
+        return true;
+    case RECORD_TRACK: return reading->tracked = true;
+    case RECORD_END: return reading->ended = true;
+    default: return false;
+    }
+}
+
+static struct reading log_read(void) {
+    char path[4096];
+    struct reading reading = {0};
+    struct record record;
+    log_path(path, sizeof path);
+    forget_everything();
+    FILE *file = fopen(path, "re");
+    while (file && fread(&record, sizeof record, 1, file) == 1 && take_record(&record, file, &reading)) reading.good = ftello(file);
+    if (file) fclose(file);
+    return reading;
+}
+
+bool dirty_recover(bool same_boot) {
+    char path[4096];
+    log_path(path, sizeof path);
+    pthread_mutex_lock(&dirty.lock);
+    struct reading reading = log_read();
+    forget_everything();
+    bool believed = reading.ended || (reading.tracked && same_boot);
+    if (believed && !reading.ended) {
+        struct record record = record_make(RECORD_END, NULL);
+        int log = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+        believed = log >= 0 && ftruncate(log, reading.good) == 0 && write(log, &record, sizeof record) == (ssize_t)sizeof record && fsync(log) == 0;
+        if (log >= 0) close(log);
+    }
+    pthread_mutex_unlock(&dirty.lock);
+    return believed;
+}
+
+// With dirty.lock held: a log of what is in memory that counts from the base of the record.
+static int log_create(bool tracked) {
+    char path[4096];
+    log_path(path, sizeof path);
+    if (dirty.log >= 0) close(dirty.log);
+    dirty.log = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+    struct touch base = {.key = base_check()};
+    struct record record = record_make(RECORD_BEGIN, &base);
+    dirty.usable = append(&record, sizeof record) && state.base[0];
+    if (dirty.log < 0) return errno;
+    const struct dirty_set *set = &dirty.set;
+    for (size_t i = 0; i < set->marks.size; i++) {
+        const struct mark *mark = &set->marks.slot[i];
+        if (!(mark->flags & MARK_ANY)) continue;
+        struct touch touch = {mark->directory, mark->flags & MARK_ANY, mark->key, 0, 0};
+        record = record_make(RECORD_MARK, &touch);
+        append_or_confess(&record, sizeof record);
+    }
+    for (size_t i = 0; i < set->zones.size; i++) {
+        const struct zone_block *block = &set->zones.slot[i];
+        uint64_t begin = (uint64_t)block->number * ZONE_BLOCK, end = begin + ZONE_BLOCK;
+        if (!block->directory) continue;
+        for (uint64_t zone = begin; (zone = zones_next(&set->zones, block->directory - 1, block->key, zone, end)) != NO_ZONE;) {
+            uint64_t first = zone;
+            while (zone < end && zones_have(&set->zones, block->directory - 1, block->key, zone, zone)) zone++;
+            struct touch touch = {block->directory - 1, 0, block->key, zone_start(first), zone_start(zone) - zone_start(first)};
+            record = record_make(RECORD_MARK, &touch);
+            append_or_confess(&record, sizeof record);
+        }
+    }
+    for (size_t i = 0; i < set->places; i++) append_place(&set->place[i]);
+    if (set->unplaced) append_place(&(struct place){.size = HANDLE_LIMIT + 1, .check = (uint32_t)fnv64((unsigned char[HANDLE_LIMIT]){0}, HANDLE_LIMIT)});
+    if (tracked) {
+        record = record_make(RECORD_TRACK, NULL);
+        append_or_confess(&record, sizeof record);
+    }
+    return 0;
+}
+
+// ---- from outside ----
+
+int dirty_begin(bool keep) {
+    pthread_mutex_lock(&dirty.lock);
+    if (!keep || !log_read().ended) {
+        forget_everything();
+        if (keep) state.base[0] = 0;
+    }
+    int error = log_create(true);
+    pthread_mutex_unlock(&dirty.lock);
+    if (error) say("%s/rfs.dirty: %s", options.state_dir, strerror(error));
+    return error;
+}
+
+bool dirty_touch(const struct touch *touch) {
+    bool unknown = false;
+    pthread_mutex_lock(&dirty.lock);
+    if (add_mark(touch, &unknown)) {
+        struct record record = record_make(RECORD_MARK, touch);
+        append_or_confess(&record, sizeof record);
+    }
+    pthread_mutex_unlock(&dirty.lock);
+    return unknown;
+}
+
+void dirty_mark(unsigned directory, uint64_t key, uint32_t flags) {
+    struct touch touch = {directory, flags, key, 0, 0};
+    if (dirty_touch(&touch)) dirty_place(directory, -1);
+}
+
+void dirty_place(unsigned directory, int object) {
+    struct place place = {.directory = directory, .size = HANDLE_LIMIT + 1};
+    bool known = object >= 0 && place_make(directory, object, &place);
+    if (!known) place.check = (uint32_t)fnv64(place.bytes, sizeof place.bytes);
+    pthread_mutex_lock(&dirty.lock);
+    if (known ? dirty_set_place(&dirty.set, &place) : !dirty.set.unplaced) {
+        dirty.set.unplaced = dirty.set.unplaced || !known;
+        append_place(&place);
+    }
+    pthread_mutex_unlock(&dirty.lock);
+}
+
+int dirty_restart(void) {
+    pthread_mutex_lock(&dirty.lock);
+    forget_everything();
+    int error = log_create(false);
+    pthread_mutex_unlock(&dirty.lock);
+    return error;
+}
+
+void dirty_track(void) {
+    struct record record = record_make(RECORD_TRACK, NULL);
+    pthread_mutex_lock(&dirty.lock);
+    append_or_confess(&record, sizeof record);
+    pthread_mutex_unlock(&dirty.lock);
+}
+
+int dirty_close(void) {
+    pthread_mutex_lock(&dirty.lock);
+    int error = 0;
+    if (dirty.log >= 0) {
+        struct record record = record_make(RECORD_END, NULL);
+        if (dirty.usable && (!append(&record, sizeof record) || fsync(dirty.log))) error = errno ? errno : EIO;
+        close(dirty.log);
+    }
+    dirty.log = -1;
+    pthread_mutex_unlock(&dirty.lock);
+    return error;
+}
+
+bool dirty_usable(void) {
+    pthread_mutex_lock(&dirty.lock);
+    bool usable = dirty.usable;
+    pthread_mutex_unlock(&dirty.lock);
+    return usable;
+}
+
+size_t dirty_count(void) {
+    pthread_mutex_lock(&dirty.lock);
+    size_t count = dirty.count;
+    pthread_mutex_unlock(&dirty.lock);
+    return count;
+}
+
+uint64_t dirty_bytes(void) {
+    pthread_mutex_lock(&dirty.lock);
+    uint64_t bytes = dirty.bytes;
+    pthread_mutex_unlock(&dirty.lock);
+    return bytes;
+}
+
+size_t dirty_linked(void) {
+    pthread_mutex_lock(&dirty.lock);
+    size_t linked = dirty.linked;
+    pthread_mutex_unlock(&dirty.lock);
+    return linked;
+}
+
+void dirty_snapshot(struct dirty_set *set) {
+    pthread_mutex_lock(&dirty.lock);
+    dirty_set_copy(set, &dirty.set);
+    pthread_mutex_unlock(&dirty.lock);
+}
