@@ -13,7 +13,7 @@ PY := .venv/bin/python
 STEP := @make/step
 NODES := $(PY) -m tests.nodes
 
-.PHONY: help demo test lint unit bench nodes prepare prerequisites venv wheelhouse image lock clean
+.PHONY: help demo test soak lint unit bench nodes prepare prerequisites venv wheelhouse image lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -23,6 +23,9 @@ demo: prepare ## three nodes become a PostgreSQL mirror and an nginx farm, and a
 
 test: venv ## every gate: style, types, contracts, units, native, collection, nodes, molecule
 	@$(PY) make/gates.py
+
+soak: prepare ## 200 seeded schedules of faults on nodes under load, and the stall of a lost secondary (SEEDS="--first 1 --schedules 20")
+	@PYTHONPATH=runtime/src $(PY) -m tests.durability --stalls 10 $(SEEDS)
 
 lint: venv ## the quick gates: style, types, contracts, shell
 	@$(PY) make/gates.py style types contracts shell

@@ -27,6 +27,8 @@ def reached(now: dict[str, str], phase: str) -> bool:
     """Whether it is there."""
     if phase == "mirror":
         return now.get("peer") == "mirror"
+    if now.get("role") == "secondary":  # it does not know how far its primary is, only that it is not done
+        return now.get("inconsistent") == "yes"
     present = now.get("phase", "")
     return present == phase or (phase == "any" and bool(present))
 

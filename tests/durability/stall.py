@@ -1,0 +1,59 @@
+"""How long an application's write waits when the secondary is lost: power cut, cut off, stopped in order."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.durability.nemesis import Nemesis
+from tests.durability.pair import FOLDER, NAME, ON_NODE, Pair, settled
+from tests.nodes import Node
+from tests.system.product import safekit, wait_state
+
+LIMIT_S = {"power cut": 2.5, "cut off": 2.5, "stopped in order": 0.25}
+"""The longest that a write may wait. Stopped in order is no stall: what is allowed there is the breath of a loaded machine."""
+
+
+def measure(pair: Pair, repetitions: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """The stalls of each way to lose the secondary, in seconds: every one, the p99 and the limit."""
+    ways: dict[str, Callable[[Node, Node], None]] = {
+        "power cut": lambda _primary, secondary: secondary.power_cut(),
+        "cut off": lambda primary, secondary: pair.lab.cut(primary.name, secondary.name),
+        "stopped in order": lambda _primary, secondary: _stop(secondary),
+    }
+    report: dict[str, Any] = {}
+    for way, lose in ways.items():
+        stalls, errors = [], 0
+        for number in range(repetitions):
+            seen = _once(pair, lose)
+            stalls.append(round(seen["longest_s"], 4))
+            errors += seen["errors"]
+            say(
+                f"{way} {number + 1}: longest write {seen['longest_s']:.3f} s of {seen['writes']}, {seen['errors']} errors"
+            )
+        worst = sorted(stalls)[min(len(stalls) - 1, int(len(stalls) * 0.99))]
+        met = worst <= LIMIT_S[way] and not errors
+        report[way] = {"stalls_s": stalls, "p99_s": worst, "limit_s": LIMIT_S[way], "errors": errors, "met": met}
+    return report
+
+
+def _stop(node: Node) -> None:
+    safekit(node, f"stop -m {NAME}")
+
+
+def _once(pair: Pair, lose: Callable[[Node, Node], None]) -> dict[str, Any]:
+    primary, secondary = pair.roles()
+    stop = "/run/durability-stop"
+    primary.run(["rm", "-f", stop])
+    writing = primary.start(["python3", f"{ON_NODE}/writer", f"{FOLDER}/stall", stop])
+    time.sleep(1)
+    lose(primary, secondary)
+    wait_state(primary, NAME, "ALONE", timeout=30)
+    time.sleep(0.5)
+    primary.run(["touch", stop])
+    seen: dict[str, Any] = json.loads(writing.wait(30).out)
+    Nemesis(pair, lambda _what: None).clear()
+    settled(pair, two_histories=True)
+    return seen
