@@ -32,6 +32,13 @@ static const char *take_name(struct parts *parts) {
     return name;
 }
 
+// As the kernel defines it since FUSE 7.39.
+struct statx_in {
+    uint32_t getattr_flags, reserved;
+    uint64_t handle;
+    uint32_t flags, mask;
+};
+
 #define TAKE(type) ((const struct type *)take(&parts, sizeof(struct type)))
 
 static struct open_file opened(uint64_t handle, uint32_t flags) { return (struct open_file){.handle = handle, .flags = (int)flags}; }
@@ -101,12 +108,14 @@ static bool dispatch_name(struct fuse_request *request, struct parts parts) {
         if (!parts.broken) op_link(request, in->oldnodeid, node, name);
         break;
     }
-    default: { // FUSE_CREATE
+    default: { // FUSE_CREATE, FUSE_TMPFILE
         const struct fuse_create_in *in = TAKE(fuse_create_in);
         const char *name = take_name(&parts);
         struct open_file file = opened(0, in->flags);
         request->umask = in->umask;
-        if (!parts.broken) op_create(request, node, name, in->mode, &file);
+        if (parts.broken) break;
+        if (request->opcode == FUSE_CREATE) op_create(request, node, name, in->mode, &file);
+        else op_tmpfile(request, node, in->mode, &file);
     }
     }
     return !parts.broken;
@@ -182,6 +191,11 @@ static bool dispatch_attribute(const struct fuse_request *request, struct parts 
     uint64_t node = request->node;
     switch (request->opcode) {
     case FUSE_GETATTR: op_getattr(request, node); break;
+    case OPCODE_STATX: {
+        const struct statx_in *in = TAKE(statx_in);
+        if (!parts.broken) op_statx(request, node, in->flags, in->mask);
+        break;
+    }
     case FUSE_SETATTR: {
         const struct fuse_setattr_in *in = TAKE(fuse_setattr_in);
         if (!parts.broken) op_setattr(request, node, in);
@@ -235,7 +249,8 @@ void dispatch(struct fuse_request *request, const unsigned char *bytes, size_t s
     case FUSE_RENAME:
     case FUSE_RENAME2:
     case FUSE_LINK:
-    case FUSE_CREATE: whole = dispatch_name(request, parts); break;
+    case FUSE_CREATE:
+    case FUSE_TMPFILE: whole = dispatch_name(request, parts); break;
     case FUSE_OPEN:
     case FUSE_READ:
     case FUSE_WRITE:
@@ -251,6 +266,7 @@ void dispatch(struct fuse_request *request, const unsigned char *bytes, size_t s
     case FUSE_COPY_FILE_RANGE:
     case OPCODE_COPY_FILE_RANGE_64: whole = dispatch_file(request, parts); break;
     case FUSE_GETATTR:
+    case OPCODE_STATX:
     case FUSE_SETATTR:
     case FUSE_READLINK:
     case FUSE_STATFS:

@@ -117,6 +117,12 @@ static ssize_t descriptor_path(int fd, char *path) {
     return size;
 }
 
+bool inode_name_fits(const struct inode *parent, const char *name) {
+    char path[PATH_MAX];
+    ssize_t size = descriptor_path(parent->fd, path);
+    return size >= 0 && (size_t)size + strlen(name) + sizeof " (deleted)" < PATH_MAX;
+}
+
 // Looks for any name of a file whose known name was removed while others remain. Rare, and slow on a large tree.
 static char *search(int directory, const struct inode *inode, const char *prefix) {
     int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

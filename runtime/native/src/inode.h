@@ -29,6 +29,8 @@ void inode_forget(struct inode *inode, uint64_t references);
 void inode_lock(struct inode *inode);
 void inode_unlock(struct inode *inode);
 uint64_t inode_key(const struct inode *inode);
+// Whether what gets this name can still be named by a path: to the peer it is.
+bool inode_name_fits(const struct inode *parent, const char *name);
 // Path inside its directory ("" for the root), allocated. NULL with errno; ENOENT: it has no name any more.
 char *inode_path(struct inode *inode);
 void inode_place(struct inode *inode); // the directory that holds it, or that it is: a resync will look there

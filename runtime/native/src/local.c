@@ -56,6 +56,23 @@ int local_make(int parent, const char *name, const struct make *make) {
     return error;
 }
 
+int local_tmpfile(int parent, const struct make *make) {
+    mode_t before = umask(make->umask);
+    int fd = openat(parent, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, make->mode & 07777), error = fd < 0 ? errno : 0;
+    umask(before);
+    struct stat st, above;
+    if (!error && (fstat(fd, &st) || fstatat(parent, "", &above, AT_EMPTY_PATH))) error = errno;
+    if (!error) {
+        gid_t gid = above.st_mode & S_ISGID ? st.st_gid : make->gid;
+        if ((st.st_uid != make->uid || st.st_gid != gid) && fchown(fd, make->uid, gid)) error = errno;
+        else if (st.st_mode & (S_ISUID | S_ISGID) && fchmod(fd, st.st_mode & 07777)) error = errno;
+    }
+    if (!error) return fd;
+    if (fd >= 0) close(fd);
+    errno = error;
+    return -1;
+}
+
 int local_setattr(int object, const struct attributes *a) {
     struct proc_path path = proc_path(object);
     if (a->valid & (SET_UID | SET_GID)) {

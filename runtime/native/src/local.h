@@ -29,6 +29,7 @@ struct proc_path proc_path(int object);
 int local_reopen(int object, int flags); // a descriptor, or -1 with errno
 int local_stat(int object, struct stat *st);
 int local_make(int parent, const char *name, const struct make *make);
+int local_tmpfile(int parent, const struct make *make); // a descriptor for reading and writing, or -1 with errno
 int local_setattr(int object, const struct attributes *attributes);
 int local_set_times(int object, int64_t mtime_s, uint32_t mtime_n);
 int local_link(int object, int parent, const char *name);

@@ -1,5 +1,5 @@
 // The operations of the file system that applications see on a primary: one function each. They answer by a reply_*() of session.h, now or later.
-// ops_names.c: whatever makes or changes a name. ops_files.c: open files. ops_directories.c: open directories. ops_attributes.c: the rest.
+// ops_names.c: whatever makes or changes a name. ops_nameless.c: files without one. ops_files.c: open files. ops_directories.c: open directories. ops_attributes.c: the rest.
 #pragma once
 #include "inode.h"
 #include "session.h"
@@ -14,6 +14,7 @@ void op_rmdir(const struct fuse_request *request, uint64_t parent, const char *n
 void op_symlink(const struct fuse_request *request, const char *target, uint64_t parent, const char *name);
 void op_rename(const struct fuse_request *request, uint64_t from, const char *name, uint64_t to, const char *new_name, unsigned flags);
 void op_link(const struct fuse_request *request, uint64_t node, uint64_t parent, const char *name);
+void op_tmpfile(const struct fuse_request *request, uint64_t parent, mode_t mode, struct open_file *file);
 void op_create(const struct fuse_request *request, uint64_t parent, const char *name, mode_t mode, struct open_file *file);
 
 void op_open(const struct fuse_request *request, uint64_t node, struct open_file *file);
@@ -29,6 +30,7 @@ void op_opendir(const struct fuse_request *request, uint64_t node, struct open_f
 void op_readdir(const struct fuse_request *request, size_t size, off_t offset, const struct open_file *file, bool plus);
 
 void op_getattr(const struct fuse_request *request, uint64_t node);
+void op_statx(const struct fuse_request *request, uint64_t node, unsigned flags, unsigned mask);
 void op_setattr(const struct fuse_request *request, uint64_t node, const struct fuse_setattr_in *in);
 void op_readlink(const struct fuse_request *request, uint64_t node);
 void op_statfs(const struct fuse_request *request, uint64_t node);
@@ -45,4 +47,6 @@ void object_times(struct message *message, const struct stat *st);
 uint32_t metadata_mark(const struct inode *inode);
 // The mode that is left when somebody without the right to keep them writes to a file with set-id bits.
 mode_t mode_without_privileges(mode_t mode);
+// A file without a name got its first one: the peer, which does not know it, gets it whole. With its lock and namespace_lock held.
+void ship_whole(struct operation *operation, struct inode *inode, struct inode *parent, const char *name);
 int open_below(const struct inode *inode, struct open_file *file);

@@ -2,6 +2,7 @@
 #include "local.h"
 #include "operations.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/limits.h>
 #include <stdlib.h>
@@ -15,6 +16,14 @@ void op_getattr(const struct fuse_request *request, uint64_t node) {
     int error = local_stat(inode_of(request, node)->fd, &st);
     if (error) reply_error(request, error);
     else reply_attr(request, &st);
+}
+
+// Asked for where the time of birth is wanted.
+void op_statx(const struct fuse_request *request, uint64_t node, unsigned flags, unsigned mask) {
+    struct statx attr;
+    int how = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | ((int)flags & (AT_STATX_FORCE_SYNC | AT_STATX_DONT_SYNC));
+    if (statx(inode_of(request, node)->fd, "", how, mask | STATX_BASIC_STATS, &attr)) reply_error(request, errno);
+    else reply_statx(request, &attr);
 }
 
 static struct attributes attributes_of(const struct fuse_setattr_in *in) {

@@ -9,7 +9,7 @@
 // What the kernel has already decided on (append, truncation) or what stands between our buffers and the file (direct) is not passed down; synchronous
 // writes are made so by ourselves, on both sides at once.
 static int flags_below(int flags) {
-    return (flags & ~(O_APPEND | O_TRUNC | O_DIRECT | O_SYNC | O_DSYNC | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOATIME)) | O_NOCTTY;
+    return (flags & ~(O_TMPFILE | O_APPEND | O_TRUNC | O_DIRECT | O_SYNC | O_DSYNC | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOATIME)) | O_NOCTTY;
 }
 
 int open_below(const struct inode *inode, struct open_file *file) {

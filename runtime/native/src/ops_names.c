@@ -78,7 +78,7 @@ void op_forget(const struct fuse_request *request, uint64_t node, uint64_t refer
 static int make_entry(struct operation *operation, struct inode *parent, const char *name, mode_t mode, dev_t rdev, const char *target) {
     const struct fuse_request *caller = &operation->request;
     struct make make = {mode, caller->umask, caller->uid, caller->gid, rdev, target};
-    int error = local_make(parent->fd, name, &make);
+    int error = inode_name_fits(parent, name) ? local_make(parent->fd, name, &make) : ENAMETOOLONG;
     if (!error) error = look_up(caller, parent->fd, name, &operation->entry);
     if (error) return error;
     if (!select_entry(parent, name, mode)) touch_object_of(operation, parent, &operation->entry.attr, false);
@@ -171,7 +171,9 @@ void op_rename(const struct fuse_request *request, uint64_t from_node, const cha
     operation_binds(from, to);
     entry_moves(operation, from, from->fd, name);
     if (flags & RENAME_EXCHANGE) entry_moves(operation, to, to->fd, new_name);
-    int error = flags & RENAME_WHITEOUT ? EINVAL : crossing.refused ? EXDEV : renameat2(from->fd, name, to->fd, new_name, flags) ? errno : 0;
+    // What a union file system wants left where the name was would be another thing on each side.
+    int error = flags & RENAME_WHITEOUT ? EINVAL : crossing.refused ? EXDEV : !inode_name_fits(to, new_name) ? ENAMETOOLONG : 0;
+    if (!error && renameat2(from->fd, name, to->fd, new_name, flags)) error = errno;
     if (!error) {
         struct message message = {.frame = {.op = OP_RENAME, .valid = flags}, .name = name, .name2 = new_name};
         parent_times(&message, from);
@@ -186,19 +188,26 @@ void op_rename(const struct fuse_request *request, uint64_t from_node, const cha
 void op_link(const struct fuse_request *request, uint64_t node, uint64_t parent_node, const char *name) {
     struct inode *inode = inode_of(request, node), *parent = inode_of(request, parent_node);
     struct operation *operation = operation_begin(request, REPLY_ENTRY);
+    struct stat st;
+    bool nameless = S_ISREG(inode->type) && local_stat(inode->fd, &st) == 0 && st.st_nlink == 0;
     operation_touches_inode(operation, inode, (S_ISREG(inode->type) ? MARK_CONTENT : MARK_META) | MARK_LINKED);
+    if (nameless) inode_lock(inode);
     pthread_rwlock_wrlock(&namespace_lock);
     operation_changes_list(operation, parent);
     if (resync_active()) resync_moved(inode);
-    operation_binds(inode, parent);
-    int error = crossing_refuses_link(inode, parent, name) ? EXDEV : local_link(inode->fd, parent->fd, name);
+    if (nameless) operation_binds(parent, NULL);
+    else operation_binds(inode, parent);
+    int error = crossing_refuses_link(inode, parent, name) ? EXDEV : inode_name_fits(parent, name) ? local_link(inode->fd, parent->fd, name) : ENAMETOOLONG;
     if (!error) error = look_up(request, parent->fd, name, &operation->entry);
-    if (!error) {
+    if (!error && nameless) {
+        ship_whole(operation, inode, parent, name);
+    } else if (!error) {
         struct message message = {.frame = {.op = OP_LINK}, .name = name};
         parent_times(&message, parent);
         operation_ship(operation, &message, inode, parent, true);
     }
     pthread_rwlock_unlock(&namespace_lock);
+    if (nameless) inode_unlock(inode);
     operation_end(operation, error);
 }
 
