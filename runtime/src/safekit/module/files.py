@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -22,7 +23,9 @@ def write_json(path: Path, value: object, *, durable: bool, mode: int = 0o600) -
     temporary = path.with_name(path.name + ".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
-        os.write(descriptor, json.dumps(value, separators=(",", ":")).encode())
+        content = json.dumps(value, separators=(",", ":")).encode()
+        if os.write(descriptor, content) != len(content):  # a disk that fills up may take a part
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))
         if durable:
             os.fsync(descriptor)
     finally:
