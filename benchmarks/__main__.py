@@ -1,6 +1,6 @@
 """Every benchmark, as tables and as build/reports/*.json; exit code 1 when a promise is not kept.
 
-python -m benchmarks [daemon] [replication]     only these"""
+python -m benchmarks [daemon] [modules] [replication]     only these"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import asyncio
 import json
 import sys
 
-from benchmarks import daemon, replication
+from benchmarks import daemon, modules, replication
 from tests.nodes import Lab
 from tests.nodes.engine import ROOT
 
@@ -42,7 +42,7 @@ def replicating() -> int:
 
 def main() -> int:
     """What was named, or everything, each after the other."""
-    all_of_them = {"daemon": resting, "replication": replicating}
+    all_of_them = {"daemon": resting, "modules": modules.main, "replication": replicating}
     wanted = sys.argv[1:] or list(all_of_them)
     unknown = [name for name in wanted if name not in all_of_them]
     if unknown:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.places import BINARY, BOUND, OURS, PROGRAMS
@@ -26,18 +27,30 @@ _LIMIT_S = 300.0
 _PER_FOLDER = 1000
 
 
+@dataclass(frozen=True)
 class Extent:
-    """How much: `file` MiB of one large file, `files` of a large tree, `small` of a small one, `rounds` where a round
-    is short."""
+    """How much: `file` MiB of one large file, `sparse` GiB of one with holes, `files` of a large tree, `small` of a
+    small one, `rounds` where a round is short."""
 
-    def __init__(self, file: int, files: int, small: int, rounds: int) -> None:
-        self.file, self.files, self.small, self.rounds = file, files, small, rounds
+    file: int
+    sparse: int
+    files: int
+    small: int
+    rounds: int
+    quick: bool
 
 
-async def _mirrored(side: Side, began: float) -> tuple[float, Status]:
+async def in_mirror_since(side: Side, began: float) -> tuple[float, Status]:
     """Seconds since `began` until a primary is in mirror, and its status then."""
     status = await side.until(lambda status: status.peer == "mirror", _LIMIT_S)
     return time.monotonic() - began, status
+
+
+async def alone(pair: Pair) -> None:
+    """The secondary stops in order, and the primary goes on without it."""
+    await pair.b.plane.idle()
+    await pair.a.until(lambda status: status.peer == "lost")
+    await pair.a.plane.alone(generation="3")
 
 
 async def _tree(folders: tuple[Path, ...], files: int) -> None:
@@ -72,7 +85,7 @@ async def reintegration(folder: Path, extent: Extent) -> Found:
             await pair.serve()
             began = time.monotonic()
             await pair.connect()
-            seconds, _ = await _mirrored(pair.a, began)
+            seconds, _ = await in_mirror_since(pair.a, began)
             ours.append(extent.file * MIB / seconds / 1e6)
             await pair.a.plane.handover()
         shutil.rmtree(folder / f"pair{number}")
@@ -112,7 +125,7 @@ async def _crash_and_rejoin(pair: Pair, files: int) -> tuple[Measure, Measure]:
     await pair.a.plane.secondary("127.0.0.1", pair.port, generation="0", clean=False)
     began = time.monotonic()
     connected = await pair.connect(pair.b)
-    seconds, status = await _mirrored(pair.b, began)
+    seconds, status = await in_mirror_since(pair.b, began)
     more = {"files": float(status.files_done), "walked": float(not connected.incremental)}
     return Measure(seconds, more), Measure(status.files_done / files)
 
@@ -127,17 +140,15 @@ async def million(folder: Path, extent: Extent) -> Found:
         await pair.serve()
         began = time.monotonic()
         await pair.connect()
-        seconds, _ = await _mirrored(a, began)
+        seconds, _ = await in_mirror_since(a, began)
         found["compare"] = {OURS: Measure(extent.files / seconds, {"seconds": seconds})}
 
-        await b.plane.idle()
-        await a.until(lambda status: status.peer == "lost")
-        await a.plane.alone(generation="3")
+        await alone(pair)
         await asyncio.to_thread(_change, a.data, extent.files)
         await pair.listen(b)
         began = time.monotonic()
         connected = await pair.connect()
-        seconds, status = await _mirrored(a, began)
+        seconds, status = await in_mirror_since(a, began)
         more = {"files": float(status.files_done), "walked": float(not connected.incremental)}
         found["changed"] = {OURS: Measure(seconds, more)}
 
@@ -175,9 +186,7 @@ async def terabyte(folder: Path, _: Extent) -> Found:
     async with opened(Pair(folder, BINARY)) as pair:
         await pair.serve()
         await pair.mirror()
-        await pair.b.plane.idle()
-        await pair.a.until(lambda status: status.peer == "lost")
-        await pair.a.plane.alone(generation="3")
+        await alone(pair)
         await asyncio.to_thread(scatter, pair.a.data / "sparse")
         status = await pair.a.plane.status()
     return {"terabyte": {OURS: Measure(status.memory_kb / 1024)}}

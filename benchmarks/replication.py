@@ -134,11 +134,10 @@ async def run(given: argparse.Namespace) -> int:
     stop.add_signal_handler(signal.SIGTERM, here.cancel)
     scale = QUICK if given.quick else FULL
     rounds = given.rounds or (1 if given.quick else 3)
-    extent = (
-        Extent(256, given.files or 20_000, 2_000, 1)
-        if given.quick
-        else Extent(1024, given.files or 1_000_000, 20_000, rounds)
-    )
+    if given.quick:
+        extent = Extent(file=256, sparse=1, files=given.files or 20_000, small=2_000, rounds=1, quick=True)
+    else:
+        extent = Extent(file=1024, sparse=20, files=given.files or 1_000_000, small=20_000, rounds=rounds, quick=False)
     build()
     began, results = time.monotonic(), report.Results()
     async with scratch(given.folder) as shared:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks import recovery
+from benchmarks import recovery, scale
 from benchmarks.places import ALONE, BOUND, GLUSTER, LOCAL
 from benchmarks.workloads import (
     SmallFiles,
@@ -59,6 +59,9 @@ def rows(transactions: Work, sqlite: Work) -> tuple[Row, ...]:
         Row("reintegration", "reintegration of one large file", "MB/s"),
         Row("rejoin", "rejoin after a crash of the primary", "s"),
         Row("rejoin-share", "rejoin, share of the tree compared", "of 1"),
+        Row("sparse", "50 changes in a sparse file, written", "MiB"),
+        Row("cost", "pgbench p99, reintegration beside it", "x"),
+        Row("cost-rate", "rate of that reintegration", "of alone"),
         Row("compare", "many files, full compare of metadata", "files/s"),
         Row("changed", "many files, 100 changed, clean stop", "s"),
         Row("crash", "many files, rejoin after a crash", "s"),
@@ -72,6 +75,8 @@ RECOVERIES: dict[tuple[str, ...], recovery.Recovery] = {
     ("reintegration",): recovery.reintegration,
     ("rejoin", "rejoin-share"): recovery.rejoin,
     ("terabyte",): recovery.terabyte,
+    ("sparse",): scale.sparse,
+    ("cost", "cost-rate"): scale.cost,
     ("compare", "changed", "known", "crash", "crash-share"): recovery.million,
 }
 
@@ -95,6 +100,9 @@ PROMISES = (
     Promise("reintegration", BOUND, 0.9),
     Promise("rejoin", "", 2, at_most=True),
     Promise("rejoin-share", "", 0.01, at_most=True),
+    Promise("sparse", "", 6.5, at_most=True),
+    Promise("cost", "", 2, at_most=True),
+    Promise("cost-rate", "", 0.5),
     Promise("crash", "", 2, at_most=True),
     Promise("crash-share", "", 0.01, at_most=True),
     Promise("changed", "", 5, at_most=True),
