@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+RESERVED = 4096
+"""Bytes that are held for the next version of a file."""
 
 
 class UnreadableFile(Exception):
@@ -17,15 +21,24 @@ class UnreadableFile(Exception):
         self.path = path
 
 
-def write_json(path: Path, value: object, *, durable: bool, mode: int = 0o600) -> None:
-    """Replace `path` by `value` as JSON. `durable`: on disk, name included, before this returns. Raises OSError."""
+def write_json(path: Path, value: object, *, durable: bool, reserve: bool = False, mode: int = 0o600) -> None:
+    """Replace `path` by `value` as JSON. `durable`: on disk, name included, before this returns. Raises OSError.
+
+    `reserve`: the place of the next version is taken in advance (`.spare`), for a file that must be written on a disk that
+    the application has filled.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    spare = path.with_name(path.name + ".spare")
+    if reserve:
+        with contextlib.suppress(OSError):
+            spare.replace(temporary)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT, mode)
     try:
         content = json.dumps(value, separators=(",", ":")).encode()
-        if os.write(descriptor, content) != len(content):  # a disk that fills up may take a part
+        if os.pwrite(descriptor, content, 0) != len(content):  # a disk that fills up may take a part
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))
+        os.ftruncate(descriptor, len(content))
         if durable:
             os.fsync(descriptor)
     finally:
@@ -33,6 +46,18 @@ def write_json(path: Path, value: object, *, durable: bool, mode: int = 0o600) -
     temporary.replace(path)
     if durable:
         sync_folder(path.parent)
+    if reserve:
+        with contextlib.suppress(OSError):
+            _reserve(spare, mode)
+
+
+def _reserve(spare: Path, mode: int) -> None:
+    """Take the place of a file on the disk, so that it can be written when nothing else can."""
+    descriptor = os.open(spare, os.O_WRONLY | os.O_CREAT, mode)
+    try:
+        os.posix_fallocate(descriptor, 0, RESERVED)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

@@ -29,8 +29,8 @@ def read_record(path: Path) -> tuple[DataRecord, str]:
 
 
 def write_record(path: Path, record: DataRecord) -> None:
-    """Replace the record; durable when this returns. Raises OSError."""
-    write_json(path, {"format": FORMAT, "record": encode(record)}, durable=True)
+    """Replace the record; durable when this returns, on a disk without a free byte too. Raises OSError."""
+    write_json(path, {"format": FORMAT, "record": encode(record)}, durable=True, reserve=True)
 
 
 def to_text(record: DataRecord) -> str:
