@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from safekit.api.face import (
     Action,
@@ -26,6 +26,7 @@ from safekit.api.face import (
     NodeInfo,
     StateInfo,
 )
+from safekit.api.replicated import Comparison, ComparisonKind, SyncPolicy
 from safekit.api.server import serve
 from safekit.config.errors import ConfigError
 from safekit.paths import Paths
@@ -51,6 +52,9 @@ class SmallNode:
         self.logs: dict[str, ModuleLog] = {}
         self.stores: dict[str, Resources] = {}
         self.actions: list[tuple[str, str, Caller, ActionOptions]] = []
+        self.comparison: Comparison | None = None
+        self.compared: dict[str, Any] = {"equal": True, "files_done": 12, "bytes_done": 3_000_000}
+        self.policy = SyncPolicy("default")
         self.commands = CommandLog(paths.command_log)
         self._moved = asyncio.Event()
 
@@ -220,6 +224,26 @@ class SmallNode:
     async def set_resource(self, am: str, name: str, value: str, identity: str | None) -> bool:
         self._info(am)
         return self.stores[am].set(name, value)
+
+    async def rfs_stats(self, am: str) -> Mapping[str, int | str]:
+        self._info(am)
+        return {"sent_bytes": 1_500_000, "wire_p99_us": 2400, "queue_count": 3, "peer": "mirror"}
+
+    async def rfs_compare(self, am: str, kind: ComparisonKind) -> Comparison:
+        self._info(am)
+        self.comparison = Comparison(kind, True, DATE, bytes_total=10)
+        return self.comparison
+
+    async def rfs_comparison(self, am: str, wait: float) -> Comparison | None:
+        self._info(am)
+        if self.comparison is not None and wait > 0:
+            self.comparison = replace(self.comparison, running=False, ended=DATE, **self.compared)
+        return self.comparison
+
+    async def rfs_sync(self, am: str, policy: SyncPolicy) -> bool:
+        self._info(am)
+        before, self.policy = self.policy, policy
+        return policy != before
 
     async def log(self, am: str, lines: int, verbose: bool, after: int | None, wait: float) -> tuple[LogEntry, ...]:
         self._info(am)

@@ -15,6 +15,7 @@ import pytest
 from safekit.api.app import Api
 from safekit.api.face import ERRORS, NodeFace, Progress, StateInfo
 from safekit.api.fields import BODY_LIMIT
+from safekit.api.replicated import SyncPolicy
 from safekit.api.server import serve
 from safekit.paths import Paths
 from tests.unit.api.small_node import DATE, SmallNode
@@ -342,3 +343,31 @@ async def test_reference_page_names_every_operation_and_error(node: SmallNode) -
         for code, (status, meaning) in ERRORS.items()
         if f"| `{code}` | {status} | {meaning} |" not in page
     ]
+
+
+async def test_statistics_of_the_replication_are_numbers_and_words(db: httpx.AsyncClient) -> None:
+    assert (await db.get("/modules/db/rfs/stats")).json() == {
+        "stats": {"sent_bytes": 1_500_000, "wire_p99_us": 2400, "queue_count": 3, "peer": "mirror"}
+    }
+
+
+async def test_a_comparison_begins_and_is_followed_to_its_end(db: httpx.AsyncClient, node: SmallNode) -> None:
+    assert (await db.get("/modules/db/rfs/comparison")).json() == {"comparison": None}
+    begun = await db.post("/modules/db/rfs/comparison", json={"kind": "verify"})
+    assert (begun.status_code, begun.json()["running"], begun.json()["equal"]) == (202, True, None)
+    ended = (await db.get("/modules/db/rfs/comparison", params={"wait": 5})).json()["comparison"]
+    assert (ended["running"], ended["equal"], ended["files_done"]) == (False, True, 12)
+    assert [entry.type for entry in await node.commands.last(9) if entry.phase == "START"][-1] == "rfsverify"
+    wrong = await db.post("/modules/db/rfs/comparison", json={"kind": "guess"})
+    assert wrong.json()["error"]["message"] == 'body: kind is "guess", expected one of verify, diff'
+
+
+async def test_a_policy_of_synchronisation_is_chosen(db: httpx.AsyncClient, node: SmallNode) -> None:
+    body = {"mode": "external", "role": "prim", "uid": "monday", "unchecked": True}
+    assert (await db.put("/modules/db/rfs/sync", json=body)).json() == {"changed": True}
+    assert node.policy == SyncPolicy("external", "prim", "monday", check=False)
+    assert (await db.put("/modules/db/rfs/sync", json=body)).json() == {"changed": False}
+    last = await node.commands.last(9)
+    assert next(entry.message for entry in last if entry.type == "rfssync") == "-d external prim monday"
+    wrong = await db.put("/modules/db/rfs/sync", json={"mode": "half"})
+    assert wrong.json()["error"]["message"] == 'body: mode is "half", expected one of default, full, external'

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from safekit.api.face import Progress, StateInfo
+from safekit.api.replicated import SyncPolicy
 from safekit.cli import control
 from safekit.cli.command import run
 from safekit.cli.display import lasted, progress_line, size
@@ -459,3 +460,77 @@ def test_key_in_a_package_is_the_nodes(db: NodeThread, safekit: Command, tmp_pat
     with zipfile.ZipFile(tmp_path / "c.zip") as archive:
         assert archive.read("cluster.key") == b"first key"
         assert base64.b64encode(archive.read("cluster.xml")) == base64.b64encode(b"<cluster/>")
+
+
+def test_statistics_of_the_replication_are_a_table_with_units(db: NodeThread, safekit: Command) -> None:
+    lines = safekit("rfs", "stats", "-m", "db").out.splitlines()
+    assert lines[0].split() == ["METRIC", "VALUE"]
+    assert lines[1].split() == ["sent_bytes", "1500000", "1.5", "MB"]
+    assert lines[2].split() == ["wire_p99_us", "2400", "2.4", "ms"]
+    assert lines[3].split() == ["queue_count", "3"]
+    assert json.loads(safekit("rfs", "stats", "-m", "db", "--json").out)["stats"]["peer"] == "mirror"
+
+
+def test_equal_copies_are_said_and_exit_with_0(db: NodeThread, safekit: Command) -> None:
+    done = safekit("rfsverify", "-m", "db")
+    assert (done.code, done.out) == (0, "db: the copies are equal (12 files, 3.0 MB compared in 0 s)\n")
+    assert json.loads(safekit("rfsdiff", "-m", "db", "--json").out)["kind"] == "diff"
+
+
+def test_copies_that_differ_have_an_exit_code_of_their_own(db: NodeThread, safekit: Command) -> None:
+    db.node.compared = {
+        "equal": False,
+        "files_done": 5,
+        "differing_files": 2,
+        "differing_bytes": 700,
+        "entries": ("a", "b c"),
+        "list": "/var/x",
+    }
+    done = safekit("rfsdiff", "-m", "db")
+    assert done.code == ExitCode.DIFFERENT
+    assert done.out.splitlines() == [
+        "a",
+        "b c",
+        "db: the copies differ: 2 files, 700 B to copy (5 files, 0 B compared in 0 s)",
+        "db: all of them: /var/x",
+    ]
+
+
+def test_a_comparison_that_fails_says_why(db: NodeThread, safekit: Command) -> None:
+    db.node.compared = {"failed": "the peer went away"}
+    done = safekit("rfsverify", "-m", "db")
+    assert (done.code, done.out) == (ExitCode.REFUSED, "")
+    assert done.err == "safekit: db: the comparison failed: the peer went away\n"
+
+
+def test_nobody_waits_who_does_not_want_to(db: NodeThread, safekit: Command) -> None:
+    done = safekit("rfsverify", "-m", "db", "--no-wait")
+    assert (done.code, done.out) == (0, "db: the comparison goes on; `safekit log -m db` shows its end\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "policy"),
+    [
+        (("full",), SyncPolicy("full")),
+        (("external", "prim", "monday"), SyncPolicy("external", "prim", "monday")),
+        (("external", "second", "monday"), SyncPolicy("external", "second", "monday")),
+        (("-d", "second", "monday"), SyncPolicy("external", "second", "monday", check=False)),
+    ],
+)
+def test_a_policy_of_synchronisation(
+    db: NodeThread, safekit: Command, words: tuple[str, ...], policy: SyncPolicy
+) -> None:
+    assert safekit("rfssync", "-m", "db", *words).code == 0
+    assert db.node.policy == policy
+    assert safekit("rfssync", "-m", "db", *words).out == "db: nothing to do, this is the policy already\n"
+
+
+@pytest.mark.parametrize(
+    "words", [("half",), ("full", "prim"), ("external",), ("external", "alone", "x"), ("-d", "prim")]
+)
+def test_a_policy_that_nobody_knows_is_refused_with_the_ones_there_are(
+    db: NodeThread, safekit: Command, words: tuple[str, ...]
+) -> None:
+    done = safekit("rfssync", "-m", "db", *words)
+    assert done.code == ExitCode.USAGE
+    assert "expected full, default, external prim UID, external second UID, or -d prim UID" in done.err

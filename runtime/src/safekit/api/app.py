@@ -23,6 +23,7 @@ from starlette.routing import Route
 from safekit.api.answers import answer, refusal
 from safekit.api.face import ACTIONS, STATES, SUBSTATES, Action, ActionOptions, Caller, FaceError, NodeFace
 from safekit.api.fields import Fields, invalid
+from safekit.api.replicated import SYNC_MODES, SYNC_ROLES, ComparisonKind, SyncPolicy
 from safekit.config.errors import ConfigError
 from safekit.store.command_log import CommandLog
 
@@ -36,6 +37,7 @@ _MODULE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _logger = logging.getLogger("safekit.api")
 _LOCKS: tuple[Literal["lock", "unlock"], ...] = ("lock", "unlock")
 _LEVELS: tuple[Literal["I", "E"], ...] = ("I", "E")
+_COMPARISONS: tuple[ComparisonKind, ...] = ("verify", "diff")
 _SWITCH: tuple[Literal["on", "off"], ...] = ("on", "off")
 
 Answer = TypeVar("Answer")
@@ -75,6 +77,10 @@ class Api:
             ("PUT", module + "/resources/{name:path}", self.set_resource),
             ("GET", module + "/log", self.log),
             ("POST", module + "/log", self.add_log),
+            ("GET", module + "/rfs/stats", self.rfs_stats),
+            ("GET", module + "/rfs/comparison", self.rfs_comparison),
+            ("POST", module + "/rfs/comparison", self.rfs_compare),
+            ("PUT", module + "/rfs/sync", self.rfs_sync),
             ("GET", "/cmdlog", self.command_log),
         )
         self.operations = tuple((method, BASE + path) for method, path, _ in routes)
@@ -263,6 +269,35 @@ class Api:
         body.finish()
         await self._face.add_log(_am(request), level, message, origin)
         return answer({"changed": True})
+
+    async def rfs_stats(self, request: Request) -> Response:
+        """GET /modules/AM/rfs/stats."""
+        return answer({"stats": dict(await self._face.rfs_stats(_am(request)))})
+
+    async def rfs_compare(self, request: Request) -> Response:
+        """POST /modules/AM/rfs/comparison."""
+        am, body = _am(request), await _body(request)
+        kind = body.choice("kind", _COMPARISONS)
+        body.finish()
+        return answer(await self._command(request, f"rfs{kind}", am, "", self._face.rfs_compare(am, kind)), 202)
+
+    async def rfs_comparison(self, request: Request) -> Response:
+        """GET /modules/AM/rfs/comparison."""
+        query = Fields.of_query(request)
+        wait = query.number("wait", 0, 0, LONGEST_POLL_S)
+        query.finish()
+        found = await self._poll(request, self._face.rfs_comparison(_am(request), wait))
+        return answer({"comparison": found})
+
+    async def rfs_sync(self, request: Request) -> Response:
+        """PUT /modules/AM/rfs/sync."""
+        am, body = _am(request), await _body(request)
+        mode, role = body.choice("mode", SYNC_MODES), body.optional_choice("role", SYNC_ROLES)
+        uid, unchecked = body.optional_text("uid") or "", body.flag("unchecked")
+        body.finish()
+        policy = SyncPolicy(mode, role, uid, check=not unchecked)
+        words = " ".join(word for word in ("-d" if unchecked else "", mode, role or "", uid) if word)
+        return answer({"changed": await self._command(request, "rfssync", am, words, self._face.rfs_sync(am, policy))})
 
     async def command_log(self, request: Request) -> Response:
         """GET /cmdlog."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
+from safekit.api.replicated import ReplicationFace
 from safekit.store.entries import LogEntry, ResourceValue
 
 Action = Literal["start", "stop", "restart", "stopstart", "forcestop", "swap", "prim", "second"]
@@ -232,7 +233,7 @@ class ActionAccepted:
     accepted: bool = field(default=True, init=False)
 
 
-class NodeFace(Protocol):
+class NodeFace(ReplicationFace, Protocol):
     """One node, as the API sees it.
 
     `am` is always a module's name; `check=True` says what would be done and does nothing.

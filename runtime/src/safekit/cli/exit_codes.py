@@ -16,6 +16,7 @@ class ExitCode(IntEnum):
     CONFIGURATION = 14
     TIMEOUT = 15
     DEFECT = 16
+    DIFFERENT = 17
     INTERRUPTED = 130
 
 
@@ -28,6 +29,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.CONFIGURATION: "The configuration is wrong; the message names file, line, element and attribute.",
     ExitCode.TIMEOUT: "The state that was waited for was not reached in time.",
     ExitCode.DEFECT: "A defect of safekitd: see `journalctl -u safekitd`.",
+    ExitCode.DIFFERENT: "The two copies of the replicated directories differ (`rfsverify`, `rfsdiff`).",
     ExitCode.INTERRUPTED: "Interrupted with Ctrl-C.",
 }
 

@@ -63,6 +63,7 @@ from safekit.membership import (
 from safekit.module.engine import Module, StepError, Surroundings
 from safekit.module.record import read_record, write_record
 from safekit.module.replica import Replica
+from safekit.module.settings import Settings
 from safekit.module.words import read_payload, write_payload
 from safekit.replication import ResyncProgress
 from safekit.replication.durable import copy_is_inconsistent
@@ -131,6 +132,7 @@ class MirrorModule(Module[MirrorState]):
     async def open(self) -> None:
         """As `Module.open`; a data record that cannot be read is said once."""
         await super().open()
+        self._show_policy()
         if self._record_trouble:
             self.log.write("rfs", "C", self._record_trouble)
 
@@ -355,6 +357,16 @@ class MirrorModule(Module[MirrorState]):
         if self.replica is not None:
             self.replica.watch.resource_was_set(name, value)
         return changed
+
+    def remember(self, settings: Settings) -> None:
+        """As `Module.remember`; the policy of the next synchronisation is shown (spec §4.9.3)."""
+        super().remember(settings)
+        self._show_policy()
+
+    def _show_policy(self) -> None:
+        if self.replica is not None:
+            for name in ("mode", "role", "uid"):
+                self.resources.set(f"usersetting.rfssync{name}", getattr(self.settings, f"sync{name}"))
 
     @property
     def progress(self) -> ResyncProgress | None:

@@ -27,12 +27,15 @@ from safekit.automaton.vocabulary import (
     Step,
 )
 from safekit.config import Rfs, ports
+from safekit.module.comparison import Comparison, Comparisons, Kind
 from safekit.module.engine import StepError
 from safekit.module.record import from_text, to_text, write_record
 from safekit.module.replica_watch import ReplicaWatch
 from safekit.module.resync import ResyncReport
 from safekit.module.settings import DEFAULT_SYNC
 from safekit.replication import (
+    CompareEnded,
+    CompareProgress,
     DataPlane,
     DataPlaneError,
     DataPlaneGone,
@@ -79,6 +82,7 @@ class Replica:
         self._refused = 0
         self.process = DataPlaneProcess(settings_of(module.around.name, rfs, module.around.paths))
         self.report = ResyncReport(module.log, module.resources, detail=rfs.reidetail)
+        self.comparisons = Comparisons(module.log, module.resources)
         self.watch = ReplicaWatch(module, self, rfs)
 
     @property
@@ -115,8 +119,7 @@ class Replica:
             case DataSecondary():
                 await self._begin(plane)
                 address, port = self._endpoint(self._module.around.node)
-                exact = state.record.clean and bool(generation) and self._module.settings.syncmode != "full"
-                await plane.secondary(address, port, generation=generation, clean=exact)
+                await plane.secondary(address, port, generation=generation, clean=self._exact(state))
                 self._call("_rfs_secondary")
             case DataAlone():
                 await self._go_alone(plane, generation)
@@ -133,6 +136,11 @@ class Replica:
                 self.watch.serving(False)
                 await self._stop(plane)
                 self._call("_rfs_stopped")
+
+    def _exact(self, state: MirrorState) -> bool:
+        """Whether this copy lacks nothing of what it says it is: then less than everything may be compared."""
+        policy = self._module.settings.syncmode
+        return policy == "external" or (policy != "full" and state.record.clean and bool(state.record.generation))
 
     async def _begin(self, plane: DataPlane) -> None:
         """The directories are as they must be, the process runs and is heard."""
@@ -239,6 +247,27 @@ class Replica:
             self._module.log.write("rfs", "E", f"Synchronisation policy {settings.syncmode} was applied: default again")
         self._module.remember(replace(settings, syncmode=DEFAULT_SYNC, syncrole=DEFAULT_SYNC, syncuid=""))
 
+    # --- what an administrator asks ---
+
+    async def compare(self, kind: Kind) -> Comparison:
+        """Begin to compare the copies. Raises DataPlaneError, DataPlaneGone."""
+        before = self.comparisons.last
+        if before is not None and before.running:
+            raise DataPlaneError("busy", f"a comparison ({before.kind}) runs already")
+        begun = self.comparisons.begin(kind)  # before the request: its events may come with the answer
+        try:
+            await self.process.plane.compare(kind)
+        except (DataPlaneError, DataPlaneGone):
+            self.comparisons.last = before
+            raise
+        self._module.log.write("rfs", "E", f"Comparing the copies ({kind}) begins")
+        return begun
+
+    async def external(self, role: str, uid: str, check: bool) -> None:
+        """This copy counts from a backup (spec §4.9.4). Raises DataPlaneError, DataPlaneGone."""
+        await self.process.start()
+        await self.process.plane.external(role, uid, check=check)
+
     # --- the data plane's voice ---
 
     def follow(self, plane: DataPlane) -> None:
@@ -277,6 +306,10 @@ class Replica:
                 case ResyncProgress():
                     self.report.show(event)
                     module.around.changed()
+                case CompareProgress():
+                    self.comparisons.progressed(event)
+                case CompareEnded():
+                    await self.comparisons.ended(event)
                 case Failure(_, message):
                     module.log.write("rfs", "C", message)
                 case Warned(_, message):
@@ -290,6 +323,7 @@ class Replica:
                     module.log.write("rfs", "D", f"the data plane says {name} {dict(values)}")
                 case Gone():
                     module.forget_task("data")
+                    await self.comparisons.lost("the data plane ended")
                     self.watch.serving(False)
                     if module.state.data is not DataPhase.OFF:
                         module.put(DataSaid(DataPhase.FAILED, "the data plane ended"))

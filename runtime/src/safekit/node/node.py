@@ -12,6 +12,7 @@ import os
 import platform
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal
@@ -34,6 +35,7 @@ from safekit.api.face import (
     NodeInfo,
     StateInfo,
 )
+from safekit.api.replicated import Comparison, ComparisonKind, SyncPolicy
 from safekit.automaton.vocabulary import Action as Verb
 from safekit.automaton.vocabulary import Command, Role
 from safekit.config import ConfigError, UserConfig, check_module, load_cluster, ports
@@ -43,7 +45,7 @@ from safekit.module.farm import FarmModule
 from safekit.module.files import UnreadableFile
 from safekit.module.mirror import MirrorModule
 from safekit.module.settings import read_settings, write_settings
-from safekit.node import checks
+from safekit.node import checks, replicated
 from safekit.node.cluster import AppliedCluster, ClusterFiles, ClusterMembership, new_key
 from safekit.node.report import state_info
 from safekit.node.trees import ModuleTrees
@@ -512,13 +514,15 @@ class Node:
         module = self._require(am)
         if options.nosync:
             raise FaceError("action.refused", "`swap nosync` is not supported yet")
-        if options.fullsync and action != "second":
-            raise FaceError("action.refused", f"`{action} fullsync` is not supported yet; use `second fullsync`")
+        if options.fullsync and action not in ("prim", "second"):
+            raise FaceError("action.refused", f"`{action}` knows no fullsync: only `prim` and `second` do")
         command = Command(Verb(action), caller.identity or "", options.fullsync, caller.user)
         why = module.refusal(command)
         if why:
             raise FaceError("action.refused", why, module=am)
         changed = module.command(command)
+        if changed and options.fullsync:
+            module.remember(replace(module.settings, syncmode="full", syncrole=action, syncuid=""))
         return ActionAccepted(changed, await self.module_state(am))
 
     async def module_state(self, am: str) -> StateInfo:
@@ -546,6 +550,22 @@ class Node:
             f"module {am} is {now.state} ({now.substate}) after {timeout:g} s, not {wanted}: {now.reason}",
             state=now,
         )
+
+    async def rfs_stats(self, am: str) -> Mapping[str, int | str]:
+        """Counters and latencies of the data plane."""
+        return await replicated.stats(self._require(am))
+
+    async def rfs_compare(self, am: str, kind: ComparisonKind) -> Comparison:
+        """Begin to compare the copies."""
+        return await replicated.compare(self._require(am), kind)
+
+    async def rfs_comparison(self, am: str, wait: float) -> Comparison | None:
+        """The present or last comparison."""
+        return await replicated.comparison(self._require(am), wait)
+
+    async def rfs_sync(self, am: str, policy: SyncPolicy) -> bool:
+        """Choose the policy of the next synchronisation."""
+        return await replicated.choose_policy(self._require(am), policy)
 
     async def resources(self, am: str) -> tuple[ResourceValue, ...]:
         """Every resource of the module, by name."""

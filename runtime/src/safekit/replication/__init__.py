@@ -25,6 +25,9 @@ Commands of `DataPlane`; each raises `DataPlaneError(code, message)` or `DataPla
                                                 protects the directories, listens, applies
     await plane.handover(timeout=30.0)          flush, durable on both sides, unmounted; then idle and clean
     await plane.idle(force=False)               unmounts or stops listening; `busy` when applications still use it
+    await plane.stats() -> dict                 counters and latencies, as the data plane names them
+    await plane.compare("verify" | "diff")      begins to compare the copies; CompareProgress and CompareEnded follow
+    await plane.external(role, uid, check=True) this copy counts from the backup `uid` (spec §4.9.4)
     await plane.exit()                          idle, then the process ends
 
 `generation` is an opaque string without meaning for the data plane: it is kept, shown in `status()` and given to the peer.
@@ -43,6 +46,7 @@ Events (`async for event in plane.events()`), frozen dataclasses:
                                                 `alone`, for a new mirror or for `idle`
     PrimaryConnected(peer_generation), ResyncStarted(incremental), ResyncEnded(), PrimaryLost(reason, handover)
                                                 on the secondary
+    CompareProgress(...), CompareEnded(equal, differing_files, differing_bytes, files, bytes, failed, list)
     Failure(code, message)                      something an administrator must read
     Warned(code, message)                       something an administrator should know; nothing stops
     Resumed(reason)                             a worker was killed and its successor went on: nobody saw an error
@@ -55,6 +59,8 @@ from __future__ import annotations
 from safekit.replication.client import DataPlane
 from safekit.replication.directories import DirectoryError, ReplicatedDirectory, check_directories
 from safekit.replication.events import (
+    CompareEnded,
+    CompareProgress,
     Connected,
     DataPlaneError,
     DataPlaneGone,
@@ -77,6 +83,8 @@ from safekit.replication.events import (
 from safekit.replication.process import DataPlaneProcess, ProcessSettings
 
 __all__ = [
+    "CompareEnded",
+    "CompareProgress",
     "Connected",
     "DataPlane",
     "DataPlaneError",

@@ -99,6 +99,22 @@ class DataPlane:
         """Unmounts or stops listening. `busy` when an application still uses a directory, unless forced (its I/O then fails)."""
         await self._request("idle", {"force": force}, _CONNECT_S + _ANSWER_S)
 
+    async def stats(self) -> dict[str, int | str]:
+        """Counters and latencies, in the data plane's own names. Raises DataPlaneGone."""
+        values = await self._request("stats", {}, _ANSWER_S)
+        return {name: int(text) if text.lstrip("-").isdigit() else text for name, text in values.items()}
+
+    async def compare(self, kind: str) -> None:
+        """Begin to compare the copies: `verify` their contents, `diff` counts what a synchronisation would copy. Events
+        tell the rest. Raises DataPlaneError `busy` while one runs, `state` without a peer."""
+        await self._request(kind, {}, _CONNECT_S)
+
+    async def external(self, role: str, uid: str, *, check: bool = True) -> None:
+        """This copy, as it is now (`prim`) or was when it was restored (`second`), is the backup `uid`. `check`: what
+        changed in it since, without us, is looked for."""
+        word = {"prim": "external-primary", "second": "external-secondary"}[role]
+        await self._request(word, {"uid": uid, "check": check}, _ANSWER_S)
+
     async def exit(self) -> None:
         """Idle, then the end of the process."""
         with suppress(DataPlaneGone):

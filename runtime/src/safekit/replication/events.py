@@ -95,6 +95,29 @@ class PrimaryLost:
 
 
 @dataclass(frozen=True)
+class CompareProgress:
+    """Every second of a comparison of the copies."""
+
+    files_done: int = 0
+    files_total: int = 0
+    bytes_done: int = 0
+    bytes_total: int = 0
+
+
+@dataclass(frozen=True)
+class CompareEnded:
+    """A comparison is over. `failed` says why it has no result; `list` is a file with every differing path."""
+
+    equal: bool = False
+    differing_files: int = 0
+    differing_bytes: int = 0
+    files: int = 0
+    bytes: int = 0
+    failed: str = ""
+    list: str = ""
+
+
+@dataclass(frozen=True)
 class Failure:
     """Something that an administrator must read."""
 
@@ -140,6 +163,8 @@ Event: TypeAlias = (
     | ResyncStarted
     | ResyncEnded
     | PrimaryLost
+    | CompareProgress
+    | CompareEnded
     | Failure
     | Warned
     | Resumed
@@ -197,6 +222,10 @@ _EVENTS: Final[Mapping[str, type[Event]]] = {
     "resync_started": ResyncStarted,
     "resync_ended": ResyncEnded,
     "primary_lost": PrimaryLost,
+    "verify_progress": CompareProgress,
+    "diff_progress": CompareProgress,
+    "verify_ended": CompareEnded,
+    "diff_ended": CompareEnded,
     "error": Failure,
     "warning": Warned,
     "resumed": Resumed,
