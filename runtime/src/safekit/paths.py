@@ -33,6 +33,16 @@ class Paths:
         return self.run / "pulse.json"
 
     @property
+    def pulse_incarnations(self) -> tuple[Path, Path]:
+        """How often `safekit-pulse` was started: until the next power-off, and for ever."""
+        return self.run / "pulse.incarnation", self.var / "pulse.incarnation"
+
+    @property
+    def boot_id(self) -> Path:
+        """What tells this boot of the node from every other one; gone at power-off."""
+        return self.run / "boot-id"
+
+    @property
     def cluster(self) -> Path:
         """`cluster.xml` and `cluster.key`."""
         return self.var / "cluster"

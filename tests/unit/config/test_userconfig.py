@@ -176,6 +176,7 @@ def test_a_heartbeat_takes_from_the_heart_what_it_does_not_say() -> None:
         ('packetsize="65536"', (65536, 8388608)),
         ('packetsize="16777216"', (8388608, 8388608)),
         ('reipacketsize="1048576"', (1048576, 1048576)),
+        ('reipacketsize="10000"', (10000, 70000)),
         ('reipacketsize="1048576" ruzone_blocksize="4194304"', (1048576, 4194304)),
     ],
 )

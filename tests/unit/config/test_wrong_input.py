@@ -364,7 +364,22 @@ AGREEMENT = {
     "a wait for the secondary that nobody wants": (
         mirror(rfs("/a", attributes='locktimeout="2h"')),
         "config.value",
-        '<rfs locktimeout="2h">: the application would wait that long for a secondary that is gone; expected at most 1h',
+        '<rfs locktimeout="2h">: a secondary that is gone would be waited for that long; expected at most 1h',
+    ),
+    "a resynchronisation that is waited for too long": (
+        mirror(rfs("/a", attributes='reitimeout="25h"')),
+        "config.value",
+        '<rfs reitimeout="25h">: a secondary that is gone would be waited for that long; expected at most 1d',
+    ),
+    "a zone too small": (
+        mirror(rfs("/a", attributes='reipacketsize="4096" ruzone_blocksize="4096"')),
+        "config.value",
+        '<rfs ruzone_blocksize="4096">: not possible; expected from 65536 to 1073741824 bytes',
+    ),
+    "more threads than anybody has": (
+        mirror(rfs("/a", attributes='nbrei="65"')),
+        "config.value",
+        '<rfs nbrei="65">: not possible; expected from 1 to 64 threads',
     ),
     "a schedule that never comes": (
         mirror(rfs("/a", attributes='syncat="0 0 31 2 *"')),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from safekit.module.files import boot_identity
 from safekit.module.freshness import Freshness
 from safekit.module.null_request import answers
 from safekit.module.resync import ResyncReport
@@ -119,3 +120,11 @@ def test_settings_outlive_the_daemon_and_a_policy_that_nobody_knows_is_the_defau
     assert read_settings(tmp_path / "s.json") == settings
     (tmp_path / "s.json").write_text('{"boot": true, "syncmode": "magic"}')
     assert read_settings(tmp_path / "s.json") == Settings(boot=True)
+
+
+def test_a_boot_has_one_identity_and_the_next_another(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "boot-id"
+    first = boot_identity(path)
+    assert first == boot_identity(path) and len(first) == 32
+    path.unlink()
+    assert boot_identity(path) != first

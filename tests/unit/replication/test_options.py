@@ -14,7 +14,7 @@ PATHS = Paths()
 def arguments(attributes: str = "", directories: tuple[str, ...] = ("/srv/a b",)) -> list[str]:
     replication = load(mirror(rfs(*directories, attributes=attributes))).service.rfs
     assert replication is not None
-    return settings_of("db", replication, PATHS).arguments()
+    return settings_of("db", replication, PATHS, "b00t").arguments()
 
 
 def value(words: list[str], option: str) -> str:
@@ -53,8 +53,29 @@ def test_what_is_not_replicated_follows_its_directory() -> None:
     )
     replication = load(mirror(f"<rfs>{below}</rfs>")).service.rfs
     assert replication is not None
-    words = settings_of("db", replication, PATHS).arguments()
+    words = settings_of("db", replication, PATHS, "b00t").arguments()
     assert words[words.index("--directory") :] == [
         *("--directory", "/a", "--exclude-path", "tmp", "--exclude-name", r"!.*\.db"),
         *("--directory", "/b", "--exclude-path", "x/y"),
     ]
+
+
+def test_the_resynchronisation_is_as_the_configuration_says() -> None:
+    words = arguments(
+        'nbrei="3" reiallowedbw="5000" reitimeout="60s" reicommit="4" ruzone_blocksize="1048576" reipacketsize="1048576" '
+        'namespacepolicy="0"'
+    )
+    assert value(words, "--resync-threads") == "3"
+    assert value(words, "--resync-bandwidth") == "5000"
+    assert value(words, "--resync-timeout") == "60"
+    assert value(words, "--resync-commit") == "4"
+    assert value(words, "--zone-size") == "1048576"
+    assert value(words, "--namespace-policy") == "0"
+    assert value(words, "--boot-id") == "b00t"
+
+
+def test_without_a_word_nothing_limits_the_resynchronisation() -> None:
+    words = arguments()
+    assert value(words, "--resync-bandwidth") == "0"
+    assert value(words, "--zone-size") == "8388608"
+    assert value(words, "--namespace-policy") == value(arguments('namespacepolicy="1"'), "--namespace-policy") == "4"

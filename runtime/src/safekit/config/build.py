@@ -12,6 +12,7 @@ from safekit.config import model
 from safekit.config.document import Node
 
 DEFAULT_PACKET = 8_388_608
+SMALLEST_ZONE = 65_536
 
 
 def macros(safe: Node) -> tuple[model.Macro, ...]:
@@ -116,7 +117,8 @@ def _rfs(node: Node) -> model.Rfs:
     packet = fields["packetsize"]
     fields["reipacketsize"] = fields["reipacketsize"] or min(DEFAULT_PACKET, packet or DEFAULT_PACKET)
     if fields["ruzone_blocksize"] is None:
-        fields["ruzone_blocksize"] = node.values["reipacketsize"] or DEFAULT_PACKET
+        packet = node.values["reipacketsize"] or DEFAULT_PACKET
+        fields["ruzone_blocksize"] = packet * -(-SMALLEST_ZONE // packet)
     return model.Rfs(
         **fields,
         flow=flow.values["name"] if flow else None,

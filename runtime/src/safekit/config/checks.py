@@ -12,6 +12,7 @@ from ipaddress import IPv6Address
 from pathlib import PurePosixPath
 
 from safekit.config import model
+from safekit.config.build import SMALLEST_ZONE
 from safekit.config.document import Node
 from safekit.config.errors import Problems
 from safekit.config.grammar import one_of
@@ -308,7 +309,11 @@ def _check_rule(rule: model.Rule, own: set[Address], directed: bool, problems: P
             wrong("filter", "on_ipid", "IPv6 has no IP id", one_of(("on_addr", "on_port")))
 
 
-LONGEST_TIMEOUT = timedelta(hours=1)
+LONGEST_TIMEOUTS = {
+    "locktimeout": timedelta(hours=1),
+    "sendtimeout": timedelta(hours=1),
+    "reitimeout": timedelta(days=1),
+}
 DEFAULT_SUFFIX = "_For_SafeKit_Replication"
 
 
@@ -335,6 +340,7 @@ def _check_rfs(rfs: model.Rfs, problems: Problems) -> None:
             value=str(rfs.ruzone_blocksize),
             expected="a multiple of reipacketsize",
         )
+    _check_rfs_bounds(rfs, problems)
     for index, later in enumerate(rfs.replicated):
         for earlier in rfs.replicated[:index]:
             if overlap(earlier.dir, later.dir):
@@ -359,17 +365,40 @@ def _check_rfs(rfs: model.Rfs, problems: Problems) -> None:
 
 
 def _check_rfs_timeouts(rfs: model.Rfs, problems: Problems) -> None:
-    for attribute in ("locktimeout", "sendtimeout"):
+    for attribute, longest in LONGEST_TIMEOUTS.items():
         length: timedelta = getattr(rfs, attribute)
-        if length > LONGEST_TIMEOUT:
+        if length > longest:
             problems.error(
                 "config.value",
-                "the application would wait that long for a secondary that is gone",
+                "a secondary that is gone would be waited for that long",
                 line=rfs.line,
                 element="rfs",
                 attribute=attribute,
                 value=written_duration(length),
-                expected=f"at most {written_duration(LONGEST_TIMEOUT)}",
+                expected=f"at most {written_duration(longest)}",
+            )
+
+
+RFS_BOUNDS = {
+    "ruzone_blocksize": (SMALLEST_ZONE, 1 << 30, "bytes"),
+    "nbrei": (1, 64, "threads"),
+    "reiallowedbw": (1, 1_000_000_000, "KB/s"),
+    "reicommit": (0, 1_000_000, "packets"),
+}
+
+
+def _check_rfs_bounds(rfs: model.Rfs, problems: Problems) -> None:
+    for attribute, (least, most, unit) in RFS_BOUNDS.items():
+        value: int | None = getattr(rfs, attribute)
+        if value is not None and not least <= value <= most:
+            problems.error(
+                "config.value",
+                "not possible",
+                line=rfs.line,
+                element="rfs",
+                attribute=attribute,
+                value=str(value),
+                expected=f"from {least} to {most} {unit}",
             )
 
 

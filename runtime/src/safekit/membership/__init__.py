@@ -33,6 +33,7 @@ from safekit.membership.channels import (
     HeartbeatChannel,
     HeartbeatLink,
     PayloadTooLarge,
+    group_lan,
 )
 from safekit.membership.events import (
     ChannelState,
@@ -86,6 +87,7 @@ __all__ = [
     "Refused",
     "View",
     "ViewChanged",
+    "group_lan",
 ]
 
 

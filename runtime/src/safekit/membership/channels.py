@@ -10,7 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_address
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:  # the pulse does without the grammar
+    from safekit.config import Lan
 
 KEY_BYTES = 32
 DATAGRAM_BYTES = 1400
@@ -83,6 +86,15 @@ class GroupLan:
     local: str
     peers: tuple[tuple[str, str], ...]
     """(node, address) of every other member on this lan."""
+
+
+def group_lan(lan: Lan, node: str) -> GroupLan | None:
+    """A lan of the cluster as `node` uses it; None when it is not on that lan."""
+    mine = lan.node(node)
+    if mine is None:
+        return None
+    peers = tuple((other.name, str(other.addr)) for other in lan.nodes if other.name != node)
+    return GroupLan(lan.name, local=str(mine.laddr or mine.addr), peers=peers)
 
 
 @dataclass(frozen=True)

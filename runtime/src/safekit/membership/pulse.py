@@ -56,7 +56,7 @@ class PulseProcess:
     def __init__(self, paths: Paths) -> None:
         self._socket_path = paths.pulse_socket
         self._state_path = paths.pulse_state
-        self._lives = state.Lives((paths.run / "pulse.incarnation", paths.var / "pulse.incarnation"))
+        self._lives = state.Lives(paths.pulse_incarnations)
         self._selector = selectors.DefaultSelector()
         self._runners: dict[str, Runner] = {}
         self._registered: dict[tuple[str, str], int] = {}

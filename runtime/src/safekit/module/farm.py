@@ -27,7 +27,6 @@ from safekit.automaton.vocabulary import (
 from safekit.config import ports
 from safekit.membership import (
     GroupChannel,
-    GroupLan,
     LinkTrouble,
     MemberPayload,
     PulseEvent,
@@ -35,6 +34,7 @@ from safekit.membership import (
     Refused,
     View,
     ViewChanged,
+    group_lan,
 )
 from safekit.module.engine import Module, StepError, Surroundings
 from safekit.vip.service import Member, VipError
@@ -113,11 +113,9 @@ class FarmModule(Module[FarmState]):
         for used in farm.lans:
             lan = around.cluster.lan(used.name)
             assert lan is not None
-            mine = next((node for node in lan.nodes if node.name == around.node), None)
-            if mine is None:
-                continue
-            peers = tuple((node.name, str(node.addr)) for node in lan.nodes if node.name != around.node)
-            lans.append(GroupLan(used.name, local=str(mine.laddr or mine.addr), peers=peers))
+            mine = group_lan(lan, around.node)
+            if mine is not None:
+                lans.append(mine)
         port = ports(around.config, around.id).farm
         assert port is not None
         channel = GroupChannel(

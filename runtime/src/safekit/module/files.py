@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,20 @@ def _reserve(spare: Path, mode: int) -> None:
         os.posix_fallocate(descriptor, 0, RESERVED)
     finally:
         os.close(descriptor)
+
+
+def boot_identity(path: Path) -> str:
+    """What tells this boot from every other one; made at the first call after it. `path` is gone at power-off.
+
+    The kernel's own is not enough: containers share it, and one of them can lose its power alone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x") as fresh:
+            fresh.write(secrets.token_hex(16))
+    except FileExistsError:
+        pass
+    return path.read_text()
 
 
 def sync_folder(folder: Path) -> None:

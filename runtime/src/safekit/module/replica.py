@@ -29,6 +29,7 @@ from safekit.automaton.vocabulary import (
 from safekit.config import Rfs, ports
 from safekit.module.comparison import Comparison, Comparisons, Kind
 from safekit.module.engine import StepError
+from safekit.module.files import boot_identity
 from safekit.module.record import from_text, to_text, write_record
 from safekit.module.replica_watch import ReplicaWatch
 from safekit.module.resync import ResyncReport
@@ -80,7 +81,8 @@ class Replica:
         self._module = module
         self._rfs = rfs
         self._refused = 0
-        self.process = DataPlaneProcess(settings_of(module.around.name, rfs, module.around.paths))
+        paths = module.around.paths
+        self.process = DataPlaneProcess(settings_of(module.around.name, rfs, paths, boot_identity(paths.boot_id)))
         self.report = ResyncReport(module.log, module.resources, detail=rfs.reidetail)
         self.comparisons = Comparisons(module.log, module.resources)
         self.watch = ReplicaWatch(module, self, rfs)

@@ -17,7 +17,6 @@ from typing import Any
 from safekit.config import Cluster, load_cluster
 from safekit.membership import (
     GroupChannel,
-    GroupLan,
     LinkTrouble,
     MemberPayload,
     Pulse,
@@ -25,6 +24,7 @@ from safekit.membership import (
     Refused,
     View,
     ViewChanged,
+    group_lan,
 )
 from safekit.module.files import read_json, sync_folder, write_json
 from safekit.paths import Paths
@@ -119,12 +119,11 @@ class ClusterMembership:
         """Take part in the cluster."""
         cluster, lans, used = applied.cluster, [], set()
         for lan in cluster.lans:
-            mine = next((node for node in lan.nodes if node.name == applied.node), None)
+            mine = group_lan(lan, applied.node)
             # A lan that names some nodes of another one again, for a mirror between them, is the same wire.
-            if mine is not None and str(mine.laddr or mine.addr) not in used:
-                used.add(str(mine.laddr or mine.addr))
-                peers = tuple((node.name, str(node.addr)) for node in lan.nodes if node.name != applied.node)
-                lans.append(GroupLan(lan.name, local=str(mine.laddr or mine.addr), peers=peers))
+            if mine is not None and mine.local not in used:
+                used.add(mine.local)
+                lans.append(mine)
         await self._pulse.set_channel(
             GroupChannel(
                 CHANNEL,

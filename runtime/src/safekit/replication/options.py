@@ -13,8 +13,8 @@ from safekit.paths import Paths
 from safekit.replication.process import ProcessSettings
 
 
-def settings_of(module: str, rfs: Rfs, paths: Paths) -> ProcessSettings:
-    """How the data plane of a module is started on this node."""
+def settings_of(module: str, rfs: Rfs, paths: Paths, boot_id: str) -> ProcessSettings:
+    """How the data plane of a module is started on this node. `boot_id` tells this boot from every other one."""
     return ProcessSettings(
         module=module,
         control=paths.module_run(module) / "rfs.sock",
@@ -25,7 +25,7 @@ def settings_of(module: str, rfs: Rfs, paths: Paths) -> ProcessSettings:
         ack_timeout=rfs.locktimeout.total_seconds(),
         silence_timeout=rfs.sendtimeout.total_seconds(),
         binary=paths.safe / "venv" / "bin" / "safekit-rfs",
-        options=_options(rfs),
+        options=_options(rfs, boot_id),
         excluded_paths=tuple(
             tuple(excluded.path for excluded in replicated.notreplicated if excluded.path)
             for replicated in rfs.replicated
@@ -37,6 +37,14 @@ def settings_of(module: str, rfs: Rfs, paths: Paths) -> ProcessSettings:
     )
 
 
-def _options(rfs: Rfs) -> tuple[str, ...]:  # noqa: ARG001
+def _options(rfs: Rfs, boot_id: str) -> tuple[str, ...]:
     """What holds for every directory."""
-    return ()
+    return (
+        *("--zone-size", str(rfs.ruzone_blocksize)),
+        *("--resync-threads", str(rfs.nbrei)),
+        *("--resync-bandwidth", str(rfs.reiallowedbw or 0)),
+        *("--resync-timeout", str(int(rfs.reitimeout.total_seconds()))),
+        *("--resync-commit", str(rfs.reicommit)),
+        *("--namespace-policy", "0" if rfs.namespacepolicy == "0" else "4"),
+        *("--boot-id", boot_id),
+    )
