@@ -97,8 +97,10 @@ class Application:
             with contextlib.suppress(OSError):
                 os.fsync(fd)
             os.close(fd)
-        os.close(self.root)
         self.files.clear()
+        if self.root >= 0:
+            os.close(self.root)
+        self.root = -1
 
     def _path(self, name: bytes) -> bytes:
         return b"/proc/self/fd/%d/" % self.root + name
@@ -154,7 +156,10 @@ class Application:
             return bytes(view[: os.preadv(fd, [view], offset)])
 
     def seek(self, slot: int, offset: int, whence: int) -> int:
-        return os.lseek(self._fd(slot), offset, whence)
+        fd = self._fd(slot)
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            return -1  # positions in a directory are the file system's own business
+        return os.lseek(fd, offset, whence)
 
     def store(self, slot: int, seed: int, size: int, offset: int, sync: bool) -> int:
         """Through a shared mapping of the whole file; without `sync` it is left to whoever needs it next."""

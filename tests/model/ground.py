@@ -62,7 +62,8 @@ class Ground:
         self._built += 1
         self.home = self.folder / f"pair{self._built}"
         self.do(self._build())
-        self.broken = False
+        self.doubted: Trees | None = None
+        """Where a sequence failed."""
 
     async def _build(self) -> None:
         self.pair = Pair(self.home, self.binary)
@@ -102,9 +103,10 @@ class Ground:
 
     def begin(self) -> Trees:
         """An empty directory of its own on the mount and on the plain file system."""
-        if self.broken:
+        if self.doubted is not None and not self._recovered(self.doubted):
             self._close_pair()
             self.build()
+        self.doubted = None
         self.begun += 1
         name = f"s{self.begun}"
         os.mkdir(self.primary.data / name)
@@ -113,6 +115,13 @@ class Ground:
             os.chmod(folder, 0o777)
         self._loop.call_soon_threadsafe(self._arm)
         return self.trees(name)
+
+    def _recovered(self, trees: Trees) -> bool:
+        """Whether the pair that a failed sequence leaves is as good as new."""
+        with contextlib.suppress(Exception):
+            self.end(trees)
+            return self.mirrored() and not any(tree.exists() for tree in (trees.primary, trees.secondary))
+        return False
 
     def trees(self, name: str) -> Trees:
         """The four places of a sequence, as the roles are now."""

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import stat
+import struct
 import time
 from dataclasses import dataclass, fields, replace
 
 BLOCK = 4096
 _ZEROS = bytes(1 << 20)
+_FS_IOC_FIEMAP, _FIEMAP_SYNC, _EXTENTS = 0xC020660B, 1, 32
+_FIEMAP = struct.Struct("=QQIIII")
+_EXTENT = struct.Struct("=QQQQQIIII")
 _YEAR_NS = 365 * 86400 * 10**9
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One name. `same_as`: the first name, in order, of the same inode. `data`: the ranges that are no holes."""
+    """One name. `same_as`: the first name, in order, of the same inode. `blocks`: the ranges that are no holes."""
 
     mode: int
     owner: tuple[int, int]
@@ -27,7 +33,7 @@ class Entry:
     target: bytes
     xattrs: tuple[tuple[str, bytes], ...]
     content: str
-    data: tuple[tuple[int, int], ...]
+    blocks: tuple[tuple[int, int], ...]
 
 
 Snapshot = dict[bytes, Entry]
@@ -52,7 +58,7 @@ def snapshot(root: os.PathLike[str] | str | bytes) -> Snapshot:
         path = os.path.join(top, name)
         st = os.lstat(path)
         keys = sorted(os.listxattr(path, follow_symlinks=False))
-        content, data = _content(path, st.st_size) if stat.S_ISREG(st.st_mode) else ("", ())
+        content, blocks = _content(path, st.st_size) if stat.S_ISREG(st.st_mode) else ("", ())
         tree[name] = Entry(
             mode=st.st_mode,
             owner=(st.st_uid, st.st_gid),
@@ -64,15 +70,14 @@ def snapshot(root: os.PathLike[str] | str | bytes) -> Snapshot:
             target=os.readlink(path) if stat.S_ISLNK(st.st_mode) else b"",
             xattrs=tuple((key, os.getxattr(path, key, follow_symlinks=False)) for key in keys),
             content=content,
-            data=data,
+            blocks=blocks,
         )
     return tree
 
 
 def _content(path: bytes, size: int) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """A digest of every block that is not zeros, with its place, and the ranges that hold data."""
+    """A digest of every block that is not zeros, with its place, and the ranges that have blocks on the disk."""
     digest = hashlib.blake2b(digest_size=16)
-    ranges = []
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         at = 0
@@ -82,7 +87,6 @@ def _content(path: bytes, size: int) -> tuple[str, tuple[tuple[int, int], ...]]:
             except OSError:
                 break
             at = os.lseek(fd, begin, os.SEEK_HOLE)
-            ranges.append((begin, at))
             for offset in range(begin, at, 1 << 20):
                 piece = os.pread(fd, min(1 << 20, at - offset), offset)
                 if piece == _ZEROS[: len(piece)]:
@@ -91,9 +95,35 @@ def _content(path: bytes, size: int) -> tuple[str, tuple[tuple[int, int], ...]]:
                     part = piece[block : block + BLOCK]
                     if part.count(0) != len(part):
                         digest.update(b"%d:" % (offset + block) + part)
+        return digest.hexdigest(), _allocated(fd)
     finally:
         os.close(fd)
-    return digest.hexdigest(), tuple(ranges)
+
+
+def _allocated(fd: int) -> tuple[tuple[int, int], ...]:
+    """Where a file is no hole. SEEK_DATA would not do: for it what was allocated and then read is data as long as it is cached."""
+    ranges: list[tuple[int, int]] = []
+    at = 0
+    while True:
+        asked = bytearray(
+            _FIEMAP.pack(at, (1 << 64) - 1 - at, _FIEMAP_SYNC, 0, _EXTENTS, 0) + bytes(_EXTENTS * _EXTENT.size)
+        )
+        try:
+            fcntl.ioctl(fd, _FS_IOC_FIEMAP, asked)
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.ENOTTY):  # a mount of ours
+                return ()
+            raise
+        count = _FIEMAP.unpack_from(asked)[3]
+        for index in range(count):
+            begin, _, length, *_ = _EXTENT.unpack_from(asked, _FIEMAP.size + index * _EXTENT.size)
+            at = begin + length
+            if ranges and ranges[-1][1] == begin:
+                ranges[-1] = (ranges[-1][0], at)
+            else:
+                ranges.append((begin, at))
+        if count < _EXTENTS:
+            return tuple(ranges)
 
 
 def without_now(tree: Snapshot) -> Snapshot:
@@ -107,7 +137,7 @@ def without_now(tree: Snapshot) -> Snapshot:
 
 def without_holes(tree: Snapshot) -> Snapshot:
     """Zeros and holes are the same."""
-    return {name: replace(entry, data=()) for name, entry in tree.items()}
+    return {name: replace(entry, blocks=()) for name, entry in tree.items()}
 
 
 def differences(one: Snapshot, other: Snapshot) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from tests.model.application import Application
@@ -33,6 +35,8 @@ class Difference(AssertionError):
 
     def __init__(self, what: str, requests: list[Request]) -> None:
         lines = "".join(f"    {request!r},\n" for request in requests)
+        self.what = what
+        self.requests = list(requests)
         super().__init__(f"{what}\nafter these requests, as a case of tests/model/cases.py:\n[\n{lines}]")
 
 
@@ -107,12 +111,14 @@ class Trial:
             raise self._failed("the mount shows something else than its copy (mount, copy):\n" + "\n".join(found))
 
     def _failed(self, what: str) -> Difference:
-        self.ground.broken = True
+        self.mount.close_all()
+        self.plain.close_all()
+        self.ground.doubted = self.trees
         return Difference(what, self.requests)
 
 
-def run(ground: Ground, requests: list[Request]) -> None:
-    """A whole sequence, requests and faults."""
+def run(ground: Ground, requests: Sequence[Request]) -> None:
+    """A whole sequence, requests and faults. Raises Difference."""
     trial = Trial(ground)
     for request, arguments in requests:
         if request in FAULTS:
@@ -120,6 +126,23 @@ def run(ground: Ground, requests: list[Request]) -> None:
         else:
             trial.do(request, **arguments)
     trial.finish()
+
+
+def shrunk(ground: Ground, found: Difference, seconds: float) -> Difference:
+    """The same trouble, or some other, with as few requests as can be found in that time."""
+    limit = time.monotonic() + seconds
+    size = len(found.requests) // 2
+    while size:
+        at = 0
+        while at < len(found.requests) and time.monotonic() < limit:
+            try:
+                run(ground, found.requests[:at] + found.requests[at + size :])
+            except Difference as smaller:
+                found = smaller
+            else:
+                at += size
+        size //= 2
+    return found
 
 
 def _short(outcome: tuple[str, object]) -> str:
