@@ -39,7 +39,7 @@ class Gate:
 
 GATES = (
     Gate("style", ("ruff check .", "ruff format --check .")),
-    Gate("types", ("mypy runtime/src tests/nodes tests/conftest.py tests/system demo benchmarks make",)),
+    Gate("types", ("mypy runtime/src tests/nodes tests/conftest.py tests/system tests/model demo benchmarks make",)),
     Gate("contracts", ("cd runtime/src && lint-imports --config ../../pyproject.toml --no-cache",)),
     Gate("shell", ("make/shell-files | xargs --null --no-run-if-empty shellcheck",)),
     Gate(
@@ -50,6 +50,7 @@ GATES = (
         ),
     ),
     Gate("native", ("make -C runtime/native", f"{PYTEST} tests/native --timeout=300"), limit=900),
+    Gate("model", (f"{PYTEST} tests/model --numprocesses=2 --durations=5",), limit=900),
     Gate("network", (f"{PYTEST} tests/netns tests/pulse --timeout=300",), limit=900),
     Gate("collection-units", ("make/ansible-test units",), limit=900),
     Gate("collection-sanity", ("make/ansible-test sanity",), limit=900),

@@ -9,4 +9,9 @@ CASES: dict[str, list[Request]] = {
         ("allocate", {"mode": 0, "offset": 0, "size": 10, "slot": 1}),
         ("copy_range", {"offset": 0, "size": 10, "slot": 0, "source": 1, "source_offset": 0}),
     ],
+    "a write from outside the group takes set-group-id away also where the group may not execute": [
+        ("open", {"flags": 0o102, "mode": 0o2644, "path": b"new", "slot": 0}),
+        ("pwrite", {"offset": 0, "seed": 0, "size": 10, "slot": 0, "user": 1}),
+        ("stat_open", {"slot": 0}),
+    ],
 }

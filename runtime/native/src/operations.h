@@ -45,8 +45,8 @@ int look_up(const struct fuse_request *request, int parent, const char *name, st
 void parent_times(struct message *message, const struct inode *parent);
 void object_times(struct message *message, const struct stat *st);
 uint32_t metadata_mark(const struct inode *inode);
-// The mode that is left when somebody without the right to keep them writes to a file with set-id bits.
-mode_t mode_without_privileges(mode_t mode);
+// The mode that is left when the caller, who has not the right to keep them, writes to a file with set-id bits.
+mode_t mode_without_privileges(const struct fuse_request *request, const struct stat *st);
 // A file without a name got its first one: the peer, which does not know it, gets it whole. With its lock and namespace_lock held.
 void ship_whole(struct operation *operation, struct inode *inode, struct inode *parent, const char *name);
 int open_below(const struct inode *inode, struct open_file *file);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
@@ -24,6 +25,31 @@ void op_statx(const struct fuse_request *request, uint64_t node, unsigned flags,
     int how = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | ((int)flags & (AT_STATX_FORCE_SYNC | AT_STATX_DONT_SYNC));
     if (statx(inode_of(request, node)->fd, "", how, mask | STATX_BASIC_STATS, &attr)) reply_error(request, errno);
     else reply_statx(request, &attr);
+}
+
+// The request names one group; the others of the caller are asked for only here, where it is rare.
+static bool caller_is_in_group(const struct fuse_request *request, gid_t gid) {
+    if (request->gid == gid) return true;
+    char text[4096];
+    snprintf(text, sizeof text, "/proc/%d/status", (int)request->pid);
+    FILE *file = fopen(text, "re");
+    bool found = false;
+    while (file && !found && fgets(text, sizeof text, file)) {
+        if (strncmp(text, "Groups:", 7) != 0) continue;
+        for (char *at = text + 7, *end; !found; at = end) {
+            unsigned long group = strtoul(at, &end, 10);
+            if (end == at) break;
+            found = group == gid;
+        }
+    }
+    if (file) fclose(file);
+    return found;
+}
+
+mode_t mode_without_privileges(const struct fuse_request *request, const struct stat *st) {
+    mode_t gone = S_ISUID;
+    if (st->st_mode & S_ISGID && (st->st_mode & S_IXGRP || !caller_is_in_group(request, st->st_gid))) gone |= S_ISGID;
+    return st->st_mode & ~gone;
 }
 
 static struct attributes attributes_of(const struct fuse_setattr_in *in) {
@@ -62,7 +88,7 @@ void op_setattr(const struct fuse_request *request, uint64_t node, const struct 
     int error = local_setattr(inode->fd, &wanted);
     if (!error && in->valid & FATTR_KILL_SUIDGID && !(wanted.valid & SET_MODE) && local_stat(inode->fd, st) == 0) {
         // A truncation by somebody without the right to keep them takes the set-id bits away, as it does without us.
-        wanted.mode = mode_without_privileges(st->st_mode);
+        wanted.mode = mode_without_privileges(request, st);
         if (wanted.mode != st->st_mode && chmod(proc_path(inode->fd).text, wanted.mode & 07777) == 0) wanted.valid |= SET_MODE;
     }
     int stated = local_stat(inode->fd, st);

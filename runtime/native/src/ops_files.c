@@ -30,12 +30,13 @@ void op_read(const struct fuse_request *request, size_t size, off_t offset, cons
     reply_file(request, (int)file->handle, offset, size);
 }
 
-// Ships `size` bytes that are in the file now, under the lock of the file.
-static int ship_bytes(struct operation *operation, struct inode *inode, int fd, const void *bytes, size_t size, off_t offset, bool sync, bool kills_privileges, bool last) {
+// Ships `size` bytes that are in the file now, under the lock of the file. kills_privileges: whose write takes set-id bits away, or NULL.
+static int ship_bytes(struct operation *operation, struct inode *inode, int fd, const void *bytes, size_t size, off_t offset, bool sync,
+                      const struct fuse_request *kills_privileges, bool last) {
     struct stat st;
     struct message message = {.frame = {.op = OP_WRITE, .flags = sync ? FRAME_SYNC : 0, .offset = (uint64_t)offset, .data_size = (uint32_t)size}, .data = bytes};
     if (fstat(fd, &st)) return errno;
-    mode_t mode = kills_privileges ? mode_without_privileges(st.st_mode) : st.st_mode;
+    mode_t mode = kills_privileges ? mode_without_privileges(kills_privileges, &st) : st.st_mode;
     if (mode != st.st_mode && fchmod(fd, mode & 07777) == 0) {
         message.frame.valid = SET_MODE;
         message.frame.mode = mode;
@@ -56,7 +57,7 @@ void op_write(const struct fuse_request *request, uint64_t node, const unsigned 
     ssize_t written = pwrite(fd, bytes, size, offset);
     if (written < 0) error = errno;
     else operation->written = (size_t)written;
-    if (written > 0) error = ship_bytes(operation, inode, fd, bytes, (size_t)written, offset, sync, kills_privileges, true);
+    if (written > 0) error = ship_bytes(operation, inode, fd, bytes, (size_t)written, offset, sync, kills_privileges ? request : NULL, true);
     inode_unlock(inode);
     if (sync && !error && ((file->flags & O_SYNC) == O_SYNC ? fsync(fd) : fdatasync(fd))) error = errno;
     operation_end(operation, error);
@@ -119,7 +120,7 @@ void op_copy_file_range(const struct fuse_request *request, int source, off_t so
         if (written < 0) error = errno;
         else operation->written += (size_t)written;
         if (written < got) last = true;
-        if (written > 0) error = ship_bytes(operation, inode, target, request->room, (size_t)written, offset + (off_t)done, false, false, last);
+        if (written > 0) error = ship_bytes(operation, inode, target, request->room, (size_t)written, offset + (off_t)done, false, NULL, last);
         inode_unlock(inode);
         if (error) break;
     }

@@ -49,8 +49,6 @@ uint32_t metadata_mark(const struct inode *inode) {
     return S_ISREG(inode->type) || S_ISDIR(inode->type) ? MARK_META : MARK_META | MARK_LINKED;
 }
 
-mode_t mode_without_privileges(mode_t mode) { return mode & ~(mode_t)(S_ISUID | (mode & S_IXGRP ? S_ISGID : 0)); }
-
 static void touch_object_of(struct operation *operation, const struct inode *parent, const struct stat *st, bool moves) {
     uint64_t key = mark_key(parent->directory->index, st->st_dev, st->st_ino);
     uint32_t flags = S_ISDIR(st->st_mode) ? MARK_LIST | (moves ? MARK_TREE : 0) : S_ISREG(st->st_mode) ? MARK_CONTENT : MARK_META;
