@@ -190,20 +190,20 @@ class ScriptRunner:
         """At the start of a module: keep the newest script logs, `kilobytes` in all (`userlogsize`, spec §3.7)."""
         await asyncio.to_thread(_trim, self._paths.module_var(module), kilobytes * 1024)
 
-    def environment(self, call: ScriptCall) -> dict[str, str]:
-        """What a script finds in its environment (spec §7.4). The product's names win over the user's."""
+    def environment(self, module: str, variables: Mapping[str, str]) -> dict[str, str]:
+        """What a script of a module finds in its environment (spec §7.4). The product's names win over the user's."""
         paths = self._paths
         own = {
             "SAFE": str(paths.safe),
             "SAFEVAR": str(paths.var),
             "SAFEBIN": str(paths.safe / "private" / "bin"),
-            "SAFEMODULE": call.module,
-            "SAFEUSERBIN": str(paths.active(call.module) / "bin"),
-            "SAFEUSERCONF": str(paths.active(call.module) / "conf"),
-            "SAFEUSERVAR": str(paths.module_var(call.module)),
+            "SAFEMODULE": module,
+            "SAFEUSERBIN": str(paths.active(module) / "bin"),
+            "SAFEUSERCONF": str(paths.active(module) / "conf"),
+            "SAFEUSERVAR": str(paths.module_var(module)),
         }
         common = {"PATH": f"{paths.safe}:{own['SAFEBIN']}:{_SEARCH_PATH}", "LANG": "C.UTF-8", "HOME": "/root"}
-        return {**common, **call.variables, **own}
+        return {**common, **variables, **own}
 
     def _start(self, call: ScriptCall, script: Path) -> None:
         self._paths.module_run(call.module).mkdir(parents=True, exist_ok=True)
@@ -218,7 +218,7 @@ class ScriptRunner:
                 stdin=lock,
                 stdout=output,
                 stderr=output,
-                env=self.environment(call),
+                env=self.environment(call.module, call.variables),
                 cwd="/",
                 start_new_session=True,
                 umask=0o022,

@@ -104,12 +104,12 @@ def test_a_macro_is_defined_once() -> None:
 
 
 def test_macros_are_expanded_in_the_failover_rules_too() -> None:
-    rules = "<failover><![CDATA[%L%: if (ip.? == down) then stop();]]><![CDATA[--Lua Rules\na < b & c]]></failover>"
+    rules = "<failover><![CDATA[%L%: if (ip.? == down) then stop();]]><![CDATA[\n/* a < b & c */]]></failover>"
     loaded = load(mirror(rules, macros='<macro name="L" value="mine"/>'))
     assert loaded.service.failover_rules is not None
     assert loaded.service.failover_rules.sections == (
         "mine: if (ip.? == down) then stop();",
-        "--Lua Rules\na < b & c",
+        "\n/* a < b & c */",
     )
     assert "mine: if (ip.? == down)" in safeconf(loaded)
 

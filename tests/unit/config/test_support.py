@@ -53,6 +53,14 @@ SUPPORTED = {
         )
     ),
     "an empty check, errd and failover": mirror("<user/><check/><errd/><failover/>"),
+    "processes": mirror('<user/><errd polltimer="5s"><proc name="a" class="prim"/></errd>'),
+    "checkers": mirror(
+        '<check><ping ident="a"><to addr="192.0.2.1" interval="1s"/></ping><custom ident="c" when="pre" exec="x"/>'
+        '<tcp ident="b" when="prim"><to addr="192.0.2.1" port="80"/></tcp></check>'
+    ),
+    "rules": mirror(
+        '<failover extends="no" period="1s" handle_time="2s">a: if (custom.c == down) then stop();</failover>'
+    ),
 }
 
 REFUSED = {
@@ -113,10 +121,15 @@ REFUSED = {
         mirror('<vhost><virtualhostname name="a" envfile="b"/></vhost>'),
         "<virtualhostname>",
     ),
-    "processes": (mirror('<user/><errd><proc name="a" class="prim"/></errd>'), "<proc>"),
-    "checkers": (mirror('<check><ping ident="a"><to addr="b"/></ping></check>'), "<ping>"),
-    "rules": (mirror("<failover>a: if (b.c == down) then stop();</failover>"), "rules in <failover>"),
-    "no default rules": (mirror('<failover extends="no"/>'), '<failover extends="no"> (supported: yes)'),
+    "a targeted restart": (
+        mirror('<user/><errd><proc name="a" class="prim" service="yes" action="restart" restart_services="a"/></errd>'),
+        '<proc restart_services="a"> (supported: its absence)',
+    ),
+    "witnesses": (
+        mirror('<check><splitbrain ident="witness" exec="ping" arg="192.0.2.1"/></check>'),
+        "<splitbrain>",
+    ),
+    "another module": (mirror('<check><module name="db"/></check>'), "<module>"),
 }
 
 
@@ -138,7 +151,5 @@ def test_an_item_knows_its_place() -> None:
 
 def test_the_mirror_of_the_spec_names_all_that_is_missing() -> None:
     assert [(item.line, item.element) for item in unsupported(load(MIRROR))] == [
-        (14, "proc"),
-        (16, "tcp"),
         (17, "splitbrain"),
     ]

@@ -322,22 +322,23 @@ def test_failover_rules_keep_their_text_section_by_section() -> None:
     rules = load(
         mirror(
             '<failover extends="no" period="1s" handle_time="3000">\n'
-            "<![CDATA[a: if (tcp.x == down && ip.? != up) then stop();]]>\n plain &amp; simple\n"
-            "<![CDATA[--Lua Rules\nRules.disable('b')]]></failover>"
+            "<![CDATA[a: if (custom.x == down && ip.? != up) then stop();]]>\n /* plain &amp; simple */\n"
+            "<![CDATA[b: if (\ncustom.y) then wait();]]></failover>"
         )
     ).service.failover_rules
     assert rules is not None
     assert (rules.extends, rules.period.seconds, rules.handle_time.seconds) == (False, 1, 3)
     assert [section.strip() for section in rules.sections] == [
-        "a: if (tcp.x == down && ip.? != up) then stop();",
-        "plain & simple",
-        "--Lua Rules\nRules.disable('b')",
+        "a: if (custom.x == down && ip.? != up) then stop();",
+        "/* plain & simple */",
+        "b: if (\ncustom.y) then wait();",
     ]
+    assert rules.section_lines == (2, 2, 4)
 
 
 def test_rules_without_cdata_are_rules_too() -> None:
-    rules = load(mirror("<failover>x: if (a.b == down) then stop();</failover>")).service.failover_rules
-    assert rules is not None and rules.sections == ("x: if (a.b == down) then stop();",)
+    rules = load(mirror("<failover>x: if (ip.b == down) then stop();</failover>")).service.failover_rules
+    assert rules is not None and rules.sections == ("x: if (ip.b == down) then stop();",)
     empty = load(mirror("<failover>\n</failover>")).service.failover_rules
     assert empty is not None and empty.sections == ()
 

@@ -92,6 +92,7 @@ class FarmState:
     rebound: bool = False
     restart: bool = False
     held: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
     plan: tuple[Step, ...] = ()
     row: str = ""
     action: str = "start"
@@ -124,9 +125,9 @@ def step(state: FarmState, event: Event) -> tuple[FarmState, tuple[Effect, ...]]
                 return state, _perform(state)
         case Command():
             state, said = _command(state, event)
-        case Held(rules):
+        case Held(rules, pending):
             said = tuple(Say("C", f"Action wait from failover rule {r}") for r in rules if r not in state.held)
-            state = replace(state, held=rules)
+            state = replace(state, held=rules, pending=pending)
     if state.plan and not isinstance(event, StepDone | StepFailed):
         return state, said
     state, effects = _advance(state)
@@ -204,7 +205,9 @@ def _decide(state: FarmState) -> tuple[FarmState, tuple[Effect, ...]]:
         if state.wish is Wish.STOPPED:
             return _go(state, "stop")
         if state.held:
-            return _blocked(state)
+            return _blocked(state, NR, *(f"rule {rule}" for rule in state.held))
+        if state.pending:
+            return _blocked(state, Readiness.TRANSIENT, *(f"{name} is not tested yet" for name in state.pending))
         return _go(state, "up")
     if state.wish is Wish.STOPPED:
         return _go(state, "leave")
@@ -219,11 +222,10 @@ def _go(state: FarmState, row: str, *said: Effect) -> tuple[FarmState, tuple[Eff
     return replace(state, plan=PLANS[row], row=row), said
 
 
-def _blocked(state: FarmState) -> tuple[FarmState, tuple[Effect, ...]]:
-    waiting = tuple(f"rule {rule}" for rule in state.held)
-    if state.readiness is NR and state.waiting == waiting:
+def _blocked(state: FarmState, readiness: Readiness, *waiting: str) -> tuple[FarmState, tuple[Effect, ...]]:
+    if state.readiness is readiness and state.waiting == waiting:
         return state, ()
     reason = "; ".join(waiting)
-    return replace(state, readiness=NR, waiting=waiting, reason=reason), (
-        Say("E", f"Local state {WAIT} {NR} ({reason})"),
+    return replace(state, readiness=readiness, waiting=waiting, reason=reason), (
+        Say("E", f"Local state {WAIT} {readiness} ({reason})"),
     )

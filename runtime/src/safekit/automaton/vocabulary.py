@@ -235,9 +235,14 @@ class StepFailed:
 
 @dataclass(frozen=True)
 class Held:
-    """Event: these wait-rules hold the module (empty: none does)."""
+    """Event: these wait-rules hold the module (empty: none does).
+
+    `pending` are the resources that a wait-rule names and that nobody has tested since the start: until then the module
+    does not leave WAIT (spec §6.1, rule 2).
+    """
 
     rules: tuple[str, ...]
+    pending: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from safekit.config.model import (
     VirtualHostname,
 )
 from safekit.config.placement import Ports, check_module, module_nodes, ports
+from safekit.config.rules import failover_rules
 from safekit.config.userconfig import load_userconfig, safeconf, unsupported
 from safekit.config.values import Address
 
@@ -85,6 +86,7 @@ __all__ = [
     "VirtualAddr",
     "VirtualHostname",
     "check_module",
+    "failover_rules",
     "load_cluster",
     "load_userconfig",
     "module_nodes",

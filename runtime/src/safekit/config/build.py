@@ -202,4 +202,8 @@ def _splitbrain(node: Node) -> model.SplitbrainCheck:
 
 
 def _failover(node: Node) -> model.FailoverRules:
-    return model.FailoverRules(**_fields(node), sections=node.sections)
+    return model.FailoverRules(
+        **_fields(node),
+        sections=tuple(text for _, text in node.sections),
+        section_lines=tuple(line for line, _ in node.sections),
+    )

@@ -16,6 +16,7 @@ from safekit.config.build import SMALLEST_ZONE
 from safekit.config.document import Node
 from safekit.config.errors import Problems
 from safekit.config.grammar import one_of
+from safekit.config.rules import check_rules
 from safekit.config.values import Address, written_duration
 
 ACTIONS_BEFORE_START = ("wait", "noaction")
@@ -109,6 +110,7 @@ def check_service(service: model.Service, problems: Problems) -> None:
         _check_check(service.check, service.mode, problems)
     if service.failover_rules:
         _check_failover(service.failover_rules, problems)
+        check_rules(service, problems)
 
 
 def _unique(named: Iterable[tuple[object, int]], element: str, attribute: str, problems: Problems) -> None:

@@ -38,7 +38,7 @@ class Node:
     values: Mapping[str, Any]
     written: Mapping[str, str]
     children: tuple[Node, ...]
-    sections: tuple[str, ...]
+    sections: tuple[tuple[int, str], ...]
 
     @property
     def name(self) -> str:
@@ -207,11 +207,13 @@ def _replace_text(
     problems: Problems,
 ) -> None:
     """Expands the text of an element. Several sections stay several: lxml cannot write that, so they are parsed."""
-    expanded = [replace(section, node, "") for section in _sections(node)]
+    expanded = [(line, replace(section, node, "")) for line, section in _sections(node)]
     try:
-        if any("]]>" in section for section in expanded):
+        if any("]]>" in section for _, section in expanded):
             raise ValueError
-        written = "".join(f"<![CDATA[{section}]]>" for section in expanded)
+        written = ""
+        for line, section in expanded:  # each in its own line, whatever stood between them
+            written += "\n" * (line - _line(node) - written.count("\n")) + f"<![CDATA[{section}]]>"
         fresh = etree.fromstring(f"<{node.tag}>{written}</{node.tag}>", etree.XMLParser(strip_cdata=False))
     except (ValueError, etree.XMLSyntaxError):
         problems.error(
@@ -226,16 +228,17 @@ def _replace_text(
     parent.replace(node, fresh)
 
 
-def _sections(node: etree._Element) -> tuple[str, ...]:
-    """The CDATA sections of an element in their order; text outside of them is a section too."""
+def _sections(node: etree._Element) -> tuple[tuple[int, str], ...]:
+    """The CDATA sections of an element in their order, with their lines; text outside of them is a section too."""
     if not node.text or not node.text.strip():
         return ()
     written = etree.tostring(node, encoding="unicode", with_tail=False)
     content = written[written.index(">") + 1 : written.rindex("<")]
-    sections = []
+    sections, line = [], _line(node)
     for index, part in enumerate(_CDATA.split(content)):
-        sections.append(part if index % 2 else etree.fromstring(f"<text>{part}</text>").text or "")
-    return tuple(section for section in sections if section.strip())
+        sections.append((line, part if index % 2 else etree.fromstring(f"<text>{part}</text>").text or ""))
+        line += part.count("\n")
+    return tuple((line, section) for line, section in sections if section.strip())
 
 
 def _line(node: etree._Element) -> int:

@@ -382,6 +382,7 @@ class FailoverRules:
     period: timedelta
     handle_time: timedelta
     sections: tuple[str, ...]
+    section_lines: tuple[int, ...] = field(default=(), compare=False, repr=False)
     line: int = field(default=0, compare=False, repr=False)
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from safekit.automaton.codec import UnreadableState, decode, encode
-from safekit.automaton.failover import FailoverMachine
+from safekit.automaton.failover import Verdict
 from safekit.automaton.farm import FarmState
 from safekit.automaton.loopguard import LoopGuard
 from safekit.automaton.mirror import MirrorState
@@ -36,9 +36,9 @@ from safekit.automaton.vocabulary import (
     StepFailed,
     Wish,
 )
-from safekit.checkers import AddressChecker, InterfaceChecker
 from safekit.config import Cluster, UserConfig
 from safekit.membership import ChannelError, Pulse, PulseEvent
+from safekit.module.checking import Checking, Place
 from safekit.module.files import UnreadableFile, read_json, write_json
 from safekit.module.settings import Settings, read_settings, write_settings
 from safekit.paths import Paths
@@ -85,7 +85,6 @@ class Module(ABC, Generic[S]):
         self.settings = read_settings(paths.module_var(name) / "settings.json")
         service = surroundings.config.service
         self._guard = LoopGuard(service.maxloop, service.loop_interval.total_seconds())
-        self._machine = FailoverMachine(handle_time_s=15.0)
         self._life = secrets.token_hex(6)
         self._since = datetime.now(UTC)
         self._events: asyncio.Queue[Any] = asyncio.Queue()
@@ -94,10 +93,16 @@ class Module(ABC, Generic[S]):
         self._moved = asyncio.Condition()
         self._own_held: frozenset[str] = frozenset()
         self._rules_held: tuple[str, ...] = ()
-        self._told_held: tuple[str, ...] | None = None
+        self._pending: tuple[str, ...] = ()
+        self._told: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         self.restored = False
         self.state: S = self._fresh()
         self._vip: Any = self._make_vip()
+        user = service.user
+        place = Place(
+            name, paths.active(name) / "bin", surroundings.scripts.environment(name, user.variables if user else {})
+        )
+        self.checking = Checking(service, place, self._vip, self.resources, self, lambda: self.state.role)
 
     # --- what each mode says ---
 
@@ -320,31 +325,29 @@ class Module(ABC, Generic[S]):
     # --- checkers and failover rules ---
 
     def _set_checkers(self, when: str, up: bool) -> None:
-        """Start or end the checkers that a virtual address brings with it (spec §3.5 `check`)."""
-        name, vip = f"checkers:{when}", self.around.config.service.vip
-        if not up:
-            self.end(name)
-        elif vip is None or self._vip is None:
-            return
-        elif when == "pre":
-            self.spawn(InterfaceChecker(vip, self._vip, self.set_resource).run(), name)
-            self.spawn(self.watch_resources(period=5.0), "rules")
-        elif when in ("prim", "both"):
-            self.spawn(AddressChecker(vip, self._vip, self.set_resource).run(), name)
+        """Start or end one class of checkers (spec §6.1, rule 6)."""
+        if up:
+            self.checking.start(when)
+        else:
+            self.checking.stop(when)
 
-    async def watch_resources(self, period: float) -> None:
-        """Evaluate the failover rules every `period` seconds while checkers run."""
-        while True:
-            values = {resource.name: resource.value for resource in self.resources.all()}
-            now = asyncio.get_running_loop().time()
-            self._machine, held, actions = self._machine.evaluate(values, now)
-            self._rules_held = held
-            self._tell_held()
-            for rule, action in actions:
-                self.log.write("safekit", "C", f"Action {action} from failover rule {rule}")
-                if not self.refusal(Command(action, rule)):
-                    self.command(Command(action, rule))
-            await asyncio.sleep(period)
+    def judged(self, verdict: Verdict) -> None:
+        """The failover rules were evaluated."""
+        self._rules_held, self._pending = verdict.held, verdict.pending
+        self._tell_held()
+
+    def ask(self, action: Action, identity: str, sentence: str) -> None:
+        """A rule or errd wants an action; refused, it is not taken, and asked for again when it is wanted again."""
+        self.log.write("safekit", "C", sentence)
+        command = Command(action, identity)
+        if why := self.refusal(command):
+            self.log.write("safekit", "C", f"Action {action} called by {identity} refused: {why}")
+        else:
+            self.command(command)
+
+    def say(self, level: str, message: str) -> None:
+        """A line of the module log."""
+        self.log.write("safekit", level, message)
 
     def hold(self, rule: str, on: bool) -> None:
         """A wait-rule of the module's own holds, or no longer does."""
@@ -352,15 +355,16 @@ class Module(ABC, Generic[S]):
         self._tell_held()
 
     def _tell_held(self) -> None:
-        held = tuple(sorted({*self._rules_held, *self._own_held}))
-        if held != self._told_held:
-            self._told_held = held
-            self.put(Held(held))
+        told = tuple(sorted({*self._rules_held, *self._own_held})), self._pending
+        if told != self._told:
+            self._told = told
+            self.put(Held(*told))
 
     def set_resource(self, name: str, value: str, by: str) -> bool:
         """Give a resource a value; the log says so when it changed."""
         changed = self.resources.set(name, value)
         if changed:
+            self.checking.changed()
             self.log.write(
                 "safekit", "E" if value in ("up", "down") else "I", f"Resource {name} set to {value} by {by}"
             )

@@ -341,6 +341,8 @@ class MirrorModule(Module[MirrorState]):
             except StepError as error:
                 self.log.write("vip", "C", f"the virtual address could not be confirmed: {error}")
             self._set_checkers("prim", True)
+        elif state.role is Role.SECOND and state.readiness is Readiness.READY:
+            self._set_checkers("second", True)
 
     def _note_resources(self) -> None:
         super()._note_resources()

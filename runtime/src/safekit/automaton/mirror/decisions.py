@@ -70,6 +70,8 @@ def _decide_wait(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     on_trust = state.trusted and peer.alive is False and data.may_start_on_trust(record)
     if holding := _holding(state, on_trust):
         return _stay(state, NR, *(f"rule {r}" for r in holding))
+    if state.pending:
+        return _stay(state, T, *(f"{name} is not tested yet" for name in state.pending))
     if peer.alive is None:
         return _stay(state, T, "listening for the other node")
     if state.wish is Wish.PRIM:

@@ -283,11 +283,9 @@ def _note(state: MirrorState, event: Event) -> tuple[MirrorState, tuple[Effect, 
     match event:
         case Command():
             return _command(state, event)
-        case Held(rules):
-            if rules == state.held:
-                return state, ()
+        case Held(rules, pending):
             said = tuple(Say("C", f"Action wait from failover rule {r}") for r in rules if r not in state.held)
-            return replace(state, held=rules), said
+            return replace(state, held=rules, pending=pending), said
         case PeerView():
             return _peer(state, event)
         case DataSaid():

@@ -117,6 +117,7 @@ class MirrorState:
     was: Role = Role.STOP
     """The role before ALONE: it decides who stays after a split brain."""
     held: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
     peer: PeerView = PeerView()
     data: DataPhase = DataPhase.OFF
     asks: int = 0

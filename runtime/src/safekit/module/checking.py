@@ -1,0 +1,250 @@
+"""The checkers of one module and its failover rules: starts and ends probes with the classes of spec §6.1, evaluates the
+rules each period and after each change of a resource, and hands what they ask to the module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from safekit.automaton.failover import FailoverMachine, Verdict
+from safekit.automaton.vocabulary import Action, Role
+from safekit.checkers import (
+    AddressChecker,
+    CustomChecker,
+    Finding,
+    InterfaceChecker,
+    ping_probe,
+    processes,
+    tcp_probe,
+)
+from safekit.config import Proc, Service, failover_rules
+from safekit.config.model import CustomCheck, PingCheck, TcpCheck
+from safekit.store.resources import Resources
+
+CLASSES = ("tcp.", "ping.", "intf.", "ip.", "custom.", "module.", "splitbrain.", "proc.")
+"""Resources of checkers. `proc` is not among those that rules wait for: errd acts by itself."""
+
+HANDLER_S = 60.0
+"""How long a handler of errd may take."""
+
+_INIT_BY = "checkers"
+
+
+class Checked(Protocol):
+    """What the checkers ask of their module."""
+
+    def set_resource(self, name: str, value: str, by: str) -> bool:
+        """Set a resource; True when that changed it."""
+
+    def ask(self, action: Action, identity: str, sentence: str) -> None:
+        """A rule or errd wants this; `sentence` is for the log."""
+
+    def judged(self, verdict: Verdict) -> None:
+        """The rules were evaluated: which count, and which resources are not tested yet."""
+
+    def say(self, level: str, message: str) -> None:
+        """A line of the module log."""
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run until it ends or the daemon does; replaces the one of the same name."""
+
+    def end(self, name: str) -> None:
+        """End what was spawned under this name."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the module's programs are: its name, its active `bin/`, their environment."""
+
+    module: str
+    folder: Path
+    environment: Mapping[str, str]
+
+
+class Checking:
+    """The checkers of a module. `vip` is its virtual addresses, None if it has none; `role` says its state now."""
+
+    def __init__(
+        self, service: Service, place: Place, vip: Any, resources: Resources, module: Checked, role: Callable[[], Role]
+    ) -> None:
+        self._service, self._place, self._vip = service, place, vip
+        self._resources, self._module, self._role = resources, module, role
+        rules = service.failover_rules
+        self._period = rules.period.total_seconds() if rules else 5.0
+        handle_time = rules.handle_time.total_seconds() if rules else 15.0
+        self._machine = FailoverMachine(handle_time, failover_rules(service, FailoverMachine(0).rules))
+        self._changed = asyncio.Event()
+        self._evaluating = False
+
+    def start(self, when: str) -> None:
+        """A class of checkers begins: its resources are `init` until they are tested."""
+        if when == "pre":
+            self._forget_others()
+        for name in self._resources_of(when):
+            self._module.set_resource(name, "init", _INIT_BY)
+        for number, work in enumerate(self._work(when)):
+            self._module.spawn(work, f"check:{when}:{number}")
+        procs = [
+            proc for proc in (self._service.errd.procs if self._service.errd else ()) if _within(proc.class_, when)
+        ]
+        if procs:
+            self._module.spawn(self._watch(procs), f"errd:{when}")
+        if when == "pre":
+            self._evaluating = True
+            self._evaluate()
+            self._module.spawn(self._evaluate_always(), "rules")
+
+    def stop(self, when: str) -> None:
+        """A class of checkers ends: what it said is not known any more."""
+        if when == "pre":
+            self._evaluating = False
+            self._module.end("rules")
+        self._module.end(f"errd:{when}")
+        for number in range(sum(1 for _ in self._tests(when)) + 1):
+            self._module.end(f"check:{when}:{number}")
+        for name in self._resources_of(when):
+            self._module.set_resource(name, "init", _INIT_BY)
+        if when == "pre":
+            self._module.judged(Verdict())
+
+    def changed(self) -> None:
+        """A resource has another value: the rules are evaluated at once."""
+        self._changed.set()
+
+    # --- which ---
+
+    def _tests(self, when: str) -> Iterator[TcpCheck | PingCheck | CustomCheck]:
+        check = self._service.check
+        if check is not None:
+            tests: tuple[TcpCheck | PingCheck | CustomCheck, ...] = (*check.tcp, *check.ping, *check.custom)
+            yield from (test for test in tests if _within(test.when, when))
+
+    def _work(self, when: str) -> Iterator[Coroutine[Any, Any, None]]:
+        report = self._module.set_resource
+        for test in self._tests(when):
+            match test:
+                case TcpCheck():
+                    yield tcp_probe(test).run(report)
+                case PingCheck():
+                    yield ping_probe(test).run(report)
+                case CustomCheck():
+                    yield CustomChecker(
+                        test,
+                        self._place.module,
+                        self._place.folder,
+                        self._place.environment,
+                        report,
+                        lambda sentence: self._module.say("C", sentence),
+                    ).run()
+        if self._service.vip is not None and self._vip is not None:
+            if when == "pre":
+                yield InterfaceChecker(self._service.vip, self._vip, report).run()
+            elif when in ("prim", "both"):
+                yield AddressChecker(self._service.vip, self._vip, report).run()
+
+    def _resources_of(self, when: str) -> Iterator[str]:
+        for test in self._tests(when):
+            kind = {TcpCheck: "tcp", PingCheck: "ping", CustomCheck: "custom"}[type(test)]
+            yield f"{kind}.{test.ident}"
+        for proc in self._service.errd.procs if self._service.errd else ():
+            if _within(proc.class_, when):
+                yield f"proc.{proc.name}"
+
+    def _forget_others(self) -> None:
+        """What a checker of an earlier configuration said must not hold this one."""
+        now = {name for when in ("pre", "prim", "second", "both") for name in self._resources_of(when)}
+        for resource in self._resources.all():
+            if resource.name.startswith(CLASSES) and resource.name not in now and resource.value != "unknown":
+                self._module.set_resource(resource.name, "unknown", _INIT_BY)
+
+    # --- the rules ---
+
+    async def _evaluate_always(self) -> None:
+        wait = 0.0
+        while True:
+            try:
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+            self._changed.clear()
+            wait = min(self._period, self._evaluate())
+
+    def _evaluate(self) -> float:
+        """Evaluate the rules now; in how many seconds time alone changes the answer."""
+        values = {resource.name: resource.value for resource in self._resources.all()}
+        now = asyncio.get_running_loop().time()
+        self._machine, verdict = self._machine.evaluate(values, now, waiting=self._role() is Role.WAIT)
+        self._module.judged(verdict)
+        if verdict.action is not None:
+            self._module.ask(
+                verdict.action, verdict.label, f"Action {verdict.action} from failover rule {verdict.label}"
+            )
+        return verdict.again_s
+
+    # --- errd ---
+
+    async def _watch(self, procs: list[Proc]) -> None:
+        assert self._service.errd is not None
+        poll = self._service.errd.polltimer.total_seconds()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            due = [proc for proc in procs if loop.time() - began >= max(0, proc.start_after - 1) * poll]
+            for finding in await processes.look(due):
+                changed = self._module.set_resource(
+                    f"proc.{finding.proc.name}", "up" if finding.right else "down", "errd"
+                )
+                if changed and not finding.right:
+                    self._module.say("C", finding.sentence)
+                if not finding.right:
+                    await self._act(finding)
+            await asyncio.sleep(poll)
+
+    async def _act(self, finding: Finding) -> None:
+        action = finding.proc.action
+        if action == "noaction":
+            return
+        if action not in ("stop", "stopstart", "restart"):
+            if await self._handled(shlex.split(action), finding):
+                return
+            action = "stopstart"
+        self._module.ask(Action(action), "errd", f"Action {action} called by errd: {finding.sentence}")
+
+    async def _handled(self, command: list[str], finding: Finding) -> bool:
+        """Run a handler of the module; True when it says that it mended the matter."""
+        try:
+            program = await asyncio.create_subprocess_exec(
+                str(self._place.folder / command[0]),
+                *command[1:],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=dict(self._place.environment),
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._module.say("C", f"Handler {command[0]} of errd cannot run: {error.strerror or error}")
+            return False
+        try:
+            code = await asyncio.wait_for(program.wait(), HANDLER_S)
+        except TimeoutError:
+            os.killpg(program.pid, 9)
+            await program.wait()
+            self._module.say("C", f"Handler {command[0]} of errd did not end within {HANDLER_S:.0f} s and was killed")
+            return False
+        self._module.say("E", f"Handler {command[0]} of errd ended with {code}: {finding.sentence}")
+        return code == 0
+
+
+def _within(configured: str, when: str) -> bool:
+    """Whether a checker of this class runs when this class begins; `both` is either role of a mirror."""
+    if configured == "sec":
+        configured = "second"
+    return configured == when or (configured == "both" and when in ("prim", "second"))
