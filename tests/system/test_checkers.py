@@ -1,0 +1,129 @@
+"""Checkers and failover rules on a node: what they notice, what they ask, and what the log says of it (spec §6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.nodes import Lab, wait_for
+from tests.system.checked import NAME, PORT, UNIT, Watched
+from tests.system.modules import NOTES
+from tests.system.product import kill_and_await, safekit, state
+
+FAST = '<failover period="1s" handle_time="2s"/>'
+TCP = (
+    f'<check><tcp ident="web" when="both"><to addr="127.0.0.1" port="{PORT}" interval="1s" timeout="1s"/></tcp></check>'
+)
+
+
+@pytest.fixture
+def watched(cluster: Lab) -> Iterator[Watched]:
+    module = Watched(cluster["n3"])
+    yield module
+    module.uninstall()
+
+
+def test_a_service_that_accepts_no_connection_is_restarted(watched: Watched) -> None:
+    watched.install(TCP + FAST)
+    watched.wait("UP")
+    watched.wait_calls("start_both")
+    watched.node.run(f"systemctl kill --signal=KILL {UNIT}")
+    watched.wait_calls("start_both", "stop_both", "start_both")
+    watched.wait("UP")
+    assert "Resource tcp.web set to down by tcpcheck" in watched.log()
+    assert "Action restart from failover rule t_web" in watched.log()
+    assert "t_web" in state(watched.node, NAME)["reason"]
+
+
+def test_a_process_that_is_missing_restarts_the_module(watched: Watched) -> None:
+    watched.install(
+        '<errd polltimer="1s"><proc name="listener" nameregex="^python3$" argregex="/listener " class="both"/></errd>'
+    )
+    watched.wait("UP")
+    watched.wait_calls("start_both")
+    watched.node.run(f"systemctl kill --signal=KILL {UNIT}")
+    watched.wait_calls("start_both", "stop_both", "start_both")
+    watched.wait("UP")
+    assert "Process listener not running" in watched.log()
+    assert "Action stopstart called by errd: Process listener not running" in watched.log()
+
+
+def test_a_handler_that_mends_the_matter_leaves_the_module_alone(watched: Watched) -> None:
+    watched.install(
+        '<errd polltimer="1s"><proc name="listener" nameregex="^python3$" argregex="/listener " class="both" '
+        'action="mend"/></errd>'
+    )
+    watched.wait("UP")
+    watched.node.run(f"systemctl kill --signal=KILL {UNIT}")
+    watched.wait_calls("start_both", "mend")
+    wait_for(
+        "the process is back", lambda: "up" in safekit(watched.node, f"get -r proc.listener -m {NAME}").out, timeout=20
+    )
+    assert state(watched.node, NAME)["state"] == "UP"
+
+
+def test_a_module_that_keeps_failing_is_stopped_by_maxloop(watched: Watched) -> None:
+    watched.install(TCP + FAST, maxloop=2)
+    watched.wait("UP")
+    watched.node.run(f"touch {NOTES}/broken; systemctl kill --signal=KILL {UNIT}")
+    watched.wait("STOP", "NotReady")
+    assert watched.calls().count("stop_both") == 3
+    assert "Action stop called by maxloop" in watched.log()
+
+
+def test_while_the_router_does_not_answer_the_module_waits_and_then_starts_by_itself(
+    watched: Watched, cluster: Lab
+) -> None:
+    router = f"{cluster.client.address.rsplit('.', 1)[0]}.119"
+    watched.install(
+        f'<check><ping ident="router"><to addr="{router}" interval="1s" timeout="1s"/></ping></check>{FAST}'
+    )
+    watched.wait("WAIT", "NotReady")
+    assert "p_router" in state(watched.node, NAME)["reason"]
+    assert watched.calls() == []
+    cluster.client.run(
+        f"ip address add {router}/24 dev $(ip -o route get {watched.node.address} | grep -o 'dev [^ ]*' | cut -d' ' -f2)"
+    )
+    try:
+        watched.wait("UP")
+    finally:
+        cluster.client.run(
+            f"ip address del {router}/24 dev $(ip -o route get {watched.node.address} | grep -o 'dev [^ ]*' | cut -d' ' -f2)"
+        )
+    watched.wait("WAIT", "NotReady")
+    assert watched.calls() == ["start_both", "stop_both"]
+
+
+def test_a_checker_of_the_module_sets_its_resource_and_ends_with_its_class(watched: Watched) -> None:
+    watched.install(
+        '<check><custom ident="health" when="both" exec="look" arg="look" action="restart"/></check>' + FAST
+    )
+    watched.wait("UP")
+    wait_for("the checker speaks", lambda: "Resource custom.health set to up by look" in watched.log(), timeout=20)
+    kill_and_await(watched.node, "safekitd")
+    wait_for("one checker runs", lambda: _lookers(watched) == 1, timeout=20)
+    watched.node.run(f"touch {NOTES}/ill")
+    watched.wait_calls("start_both", "stop_both", "start_both")
+    watched.node.run(f"rm {NOTES}/ill")
+    watched.wait("UP")
+    safekit(watched.node, f"stop -m {NAME}")
+    watched.wait("STOP", "NotReady")
+    wait_for("no checker runs", lambda: _lookers(watched) == 0, timeout=20)
+
+
+def test_a_wrong_rule_is_refused_with_its_line(watched: Watched) -> None:
+    watched.install("")
+    wrong = (
+        '<safe><service mode="light"><user/>\n<failover>\n<![CDATA[\n'
+        "first: if (ip.? == down) then stop();\nsecond: if (ip.? = down) then stop();\n]]></failover></service></safe>"
+    )
+    watched.node.write(f"/opt/safekit/modules/{NAME}/conf/userconfig.xml", wrong.encode())
+    refused = safekit(watched.node, f"config -m {NAME}", check=False)
+    assert not refused.ok
+    assert "line 5" in refused.err and "column 18: '=' has no meaning here" in refused.err
+    watched.wait("UP")
+
+
+def _lookers(watched: Watched) -> int:
+    return len(watched.node.run(["pgrep", "-f", "bin/look watched"], check=False).out.split())
