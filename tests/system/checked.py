@@ -80,7 +80,7 @@ class Watched:
     def calls(self) -> list[str]:
         """Which scripts were called, oldest first."""
         done = self.node.run(f"cat {NOTES}/{NAME}.calls", check=False).out
-        return [line.split()[1] for line in done.splitlines()]
+        return [line.split()[1] for line in done.splitlines() if line.split()[2:3] != ["force"]]
 
     def wait_calls(self, *names: str) -> None:
         """Wait until these scripts, and no others, were called in this order."""

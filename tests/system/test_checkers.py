@@ -119,11 +119,11 @@ def test_a_wrong_rule_is_refused_with_its_line(watched: Watched) -> None:
         "first: if (ip.? == down) then stop();\nsecond: if (ip.? = down) then stop();\n]]></failover></service></safe>"
     )
     watched.node.write(f"/opt/safekit/modules/{NAME}/conf/userconfig.xml", wrong.encode())
-    refused = safekit(watched.node, f"config -m {NAME}", check=False)
+    refused = safekit(watched.node, f"confcheck -m {NAME}", check=False)
     assert not refused.ok
     assert "line 5" in refused.err and "column 18: '=' has no meaning here" in refused.err
     watched.wait("UP")
 
 
 def _lookers(watched: Watched) -> int:
-    return len(watched.node.run(["pgrep", "-f", "bin/look watched"], check=False).out.split())
+    return len(watched.node.run(["pgrep", "-f", "[b]in/look watched"], check=False).out.split())

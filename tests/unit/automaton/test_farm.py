@@ -128,7 +128,7 @@ def test_stop_gives_the_share_up_after_stop_both(up: Node) -> None:
 
 def test_restart_stays_in_the_farm(up: Node) -> None:
     up.command(Action.RESTART)
-    assert up.done == ["stop_both", "stop_both force", "start_both"]
+    assert up.done == ["checkers both down", "stop_both", "stop_both force", "start_both", "checkers both up"]
     assert "vip" in up.taken and is_(up, Role.UP, R)
 
 

@@ -52,9 +52,11 @@ PLANS: dict[str, tuple[Step, ...]] = {
     # restart: stays in the farm
     "restart": (
         Become(UP, T),
+        Checkers("both", False),
         Script("stop_both"),
         Script("stop_both", True),
         Script("start_both"),
+        Checkers("both", True),
         Become(UP, R),
     ),
     # UP -> WAIT

@@ -137,28 +137,34 @@ PLANS: dict[str, tuple[Step, ...]] = {
         Checkers("prim", True),
         Become(ALONE, R),
     ),
-    # rows 11, 12, 13: restart without a change of role
+    # rows 11, 12, 13: restart without a change of role; the checkers of the role are silent meanwhile (spec §6.1, rule 6)
     "restart_alone": (
         Become(ALONE, T),
+        Checkers("prim", False),
         *_twice("stop_sec", "stop_prim", "stop_both"),
         Script("start_both"),
         Script("start_prim"),
         Script("start_sec"),
+        Checkers("prim", True),
         Become(ALONE, R),
     ),
     "restart_prim": (
         Become(PRIM, T),
+        Checkers("prim", False),
         *_twice("stop_prim", "stop_both"),
         Script("start_both"),
         Script("start_prim"),
+        Checkers("prim", True),
         Become(PRIM, R),
     ),
     "restart_second": (
         Become(SECOND, T),
+        Checkers("second", False),
         *_twice("stop_sec", "stop_second", "stop_both"),
         Script("start_both"),
         Script("start_second"),
         Script("start_sec"),
+        Checkers("second", True),
         Become(SECOND, R),
     ),
     # rows 14, 15, 16: leave towards WAIT (graceful calls only)
