@@ -79,6 +79,11 @@ void receive_acknowledge(void) {
 
 void receive_answer(enum frame_op op, uint64_t seq, const char *text) {
     struct message message = {.frame = {.op = (uint16_t)op, .seq = seq, .size = atomic_load(&answers.work)}, .name = text};
+    receive_send(&message);
+}
+
+void receive_send(const struct message *answer) {
+    struct message message = *answer;
     size_t size = message_size(&message);
     if (size > PENDING) return;
     pthread_mutex_lock(&answers.lock);

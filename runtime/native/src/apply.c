@@ -5,6 +5,7 @@
 #include "local.h"
 #include "receive.h"
 #include "select.h"
+#include "verify.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -86,7 +87,7 @@ static int bind_object(const struct message *message) {
         errno = error;
     }
     struct stat st;
-    if (at < 0) return errno;
+    if (at < 0) return frame->flags & FRAME_TENTATIVE && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP) ? 0 : errno;
     int error = local_stat(at, &st);
     if (!error && message->name && select_configured(directory) && select_excludes_path(directory, message->name, st.st_mode)) error = EXDEV; // ours alone
     if (error) {
@@ -224,7 +225,10 @@ bool apply_is_of_one_file(const struct message *message, const struct object *ob
     case OP_FILE_META:
     case OP_ZONE_CHECK:
     case OP_ZONE_DATA:
-    case OP_ZONE_HOLE: return true;
+    case OP_ZONE_HOLE:
+    case OP_VERIFY_FILE:
+    case OP_VERIFY_ZONE:
+    case OP_VERIFY_HOLE: return true;
     default: return false;
     }
 }
@@ -257,6 +261,13 @@ static int apply_one(const struct message *message) {
     case OP_ZONE_CHECK:
     case OP_ZONE_DATA:
     case OP_ZONE_HOLE: return reconcile(message);
+    case OP_VERIFY_BEGIN:
+    case OP_VERIFY_NAMES:
+    case OP_VERIFY_ABSENT:
+    case OP_VERIFY_FILE:
+    case OP_VERIFY_ZONE:
+    case OP_VERIFY_HOLE:
+    case OP_VERIFY_END: return verify_apply(message);
     case OP_BARRIER: receive_barrier(message); return 0;
     case OP_PING: return 0;
     default: return EPROTO;

@@ -6,6 +6,7 @@
 #include "resync.h"
 #include "state.h"
 #include "stream.h"
+#include "verify.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -191,6 +192,29 @@ static int run_connect(const struct request *request, struct line *line, struct 
     return 0;
 }
 
+static int run_verify(const struct request *request, struct failure *failure) {
+    unsigned flags = (strcmp(value_of(request, "content"), "no") == 0 ? VERIFY_METADATA : 0) | (flag_of(request, "repair") ? VERIFY_REPAIR : 0) |
+                     (flag_of(request, "full-speed") ? VERIFY_FULL_SPEED : 0) | (flag_of(request, "cancel") ? VERIFY_CANCEL : 0);
+    return verify_command(flags, (unsigned)atoi(value_of(request, "limit")), failure);
+}
+
+static int put_verify_report(struct line *line) {
+    struct verify_report report = verify_report_get();
+    put_flag(line, "running", report.running);
+    put_flag(line, "equal", report.ended && !report.differing && !*report.failed);
+    put_number(line, "differing_files", (int64_t)report.differing);
+    put_number(line, "differing_bytes", (int64_t)report.differing_bytes);
+    put_number(line, "files", (int64_t)report.files);
+    put_number(line, "files_total", (int64_t)report.files_total);
+    put_number(line, "bytes", (int64_t)report.bytes);
+    put_number(line, "bytes_total", (int64_t)report.bytes_total);
+    put_number(line, "seconds", report.seconds);
+    put_number(line, "ended", report.ended);
+    put_value(line, "failed", report.failed);
+    put_value(line, "list", report.list);
+    return 0;
+}
+
 static int run(const struct request *request, struct line *line, struct failure *failure) {
     const char *word = request->word ? request->word : "";
     const char *generation = value_of(request, "generation");
@@ -209,6 +233,8 @@ static int run(const struct request *request, struct line *line, struct failure 
         return module_secondary(value_of(request, "address"), (unsigned)atoi(value_of(request, "port")), generation, flag_of(request, "clean"), failure);
     if (strcmp(word, "handover") == 0) return module_handover(atoi(value_of(request, "timeout")), failure);
     if (strcmp(word, "idle") == 0) return module_idle(flag_of(request, "force"), failure);
+    if (strcmp(word, "verify") == 0) return run_verify(request, failure);
+    if (strcmp(word, "verify-result") == 0) return put_verify_report(line);
     if (strcmp(word, "exit") == 0) return module_idle(flag_of(request, "force"), failure);
     snprintf(failure->code, sizeof failure->code, "unknown");
     snprintf(failure->message, sizeof failure->message, "unknown command %.64s", word);

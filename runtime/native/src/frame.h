@@ -33,6 +33,14 @@ enum frame_op {
     OP_ZONE_DATA,
     OP_ZONE_HOLE,
     OP_BARRIER, // everything before it must be durable; `valid` says which barrier
+    // comparison on line, primary -> secondary; see verify.h
+    OP_VERIFY_BEGIN = 80,
+    OP_VERIFY_NAMES,  // some names (data) of directory `id`: all from behind `name` up to `name2`
+    OP_VERIFY_ABSENT, // directory `id` does not hold `name`
+    OP_VERIFY_FILE,   // metadata of file `id`
+    OP_VERIFY_ZONE,   // digest (data, XXH3 of 128 bits) of a range
+    OP_VERIFY_HOLE,
+    OP_VERIFY_END,
     // both ways
     OP_PING = 128,
     // secondary -> primary
@@ -42,6 +50,9 @@ enum frame_op {
     OP_ZONE_DIFFERS,
     OP_CREATED, // object `id` of a listing was missing: `size` is the inode number on the primary
     OP_TROUBLE, // the secondary leaves: `name` says why
+    OP_VERIFY_ASK = 176,
+    OP_VERIFY_DIFFERS, // the object `size` of directory `valid`, of which `name` is the path: `mode` says in what
+    OP_VERIFY_SUSPECT, // `name` is the path of what the primary did not tell
 };
 
 enum barrier { BARRIER_MIRROR = 1, BARRIER_FLUSH, BARRIER_HANDOVER, BARRIER_PUBLISH };
@@ -53,6 +64,8 @@ enum barrier { BARRIER_MIRROR = 1, BARRIER_FLUSH, BARRIER_HANDOVER, BARRIER_PUBL
 #define FRAME_LINKED 16u  // listing: and not those that it had at the last mirror
 #define FRAME_UNNAMED 32u // bind: a new file without a name yet
 #define FRAME_REPLACE 64u // link, make: takes the place of what has the name, in one step
+
+#define FRAME_TENTATIVE 128u // bind: no error when it is missing
 
 // What the secondary calls an object for the moment before it takes its place. Never excluded from a listing, so nothing of it stays.
 #define TEMPORARY_NAME ".safekit-temporary-"

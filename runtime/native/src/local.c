@@ -91,6 +91,21 @@ int local_setattr(int object, const struct attributes *a) {
     return 0;
 }
 
+// One consistent answer of the kernel, whatever is renamed meanwhile.
+bool local_path(int root, int object, char path[4096]) {
+    char above[4096];
+    ssize_t above_size = readlink(proc_path(root).text, above, sizeof above - 1);
+    ssize_t size = readlink(proc_path(object).text, path, 4095);
+    if (above_size <= 0 || size <= 0 || size >= 4095) return false;
+    if (above_size == 1) above_size = 0; // the root of a mount space of its own
+    path[size] = 0;
+    if (size < above_size || strncmp(path, above, (size_t)above_size) != 0 || (path[above_size] && path[above_size] != '/')) return false;
+    const char *inside = path + above_size;
+    while (*inside == '/') inside++;
+    memmove(path, inside, strlen(inside) + 1);
+    return true;
+}
+
 int local_set_times(int object, int64_t mtime_s, uint32_t mtime_n) {
     struct timespec times[2] = {{0, UTIME_OMIT}, {mtime_s, mtime_n}};
     return utimensat(AT_FDCWD, proc_path(object).text, times, 0) ? errno : 0;

@@ -31,6 +31,7 @@ int local_stat(int object, struct stat *st);
 int local_make(int parent, const char *name, const struct make *make);
 int local_tmpfile(int parent, const struct make *make); // a descriptor for reading and writing, or -1 with errno
 int local_setattr(int object, const struct attributes *attributes);
+bool local_path(int root, int object, char path[4096]); // inside the tree of `root`; false: it has no path there
 int local_set_times(int object, int64_t mtime_s, uint32_t mtime_n);
 int local_link(int object, int parent, const char *name);
 int local_setxattr(int object, const char *name, const void *value, size_t size, int flags);

@@ -6,6 +6,7 @@
 #include "handshake.h"
 #include "local.h"
 #include "state.h"
+#include "verify.h"
 #include "workers.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -147,6 +148,7 @@ static void serve(int fd, const char *address, const char *peer_generation) {
     workers_stop();
     shutdown(fd, SHUT_RDWR);
     durable_end();
+    verify_session_ends();
     objects_forget();
     reconcile_end();
     pthread_mutex_lock(&receive.lock);

@@ -20,6 +20,7 @@ int receive_file(uint64_t id, int *error);    // readable and writable descripto
 // ---- answers.c: what goes back to the primary ----
 void answers_begin(int fd);                   // of a new connection
 void receive_answer(enum frame_op op, uint64_t seq, const char *text);
+void receive_send(const struct message *answer);
 void receive_acknowledge(void);               // everything that is applied by now, in one answer
 void receive_worked(void);                    // something was done: the primary sees that we are alive
 

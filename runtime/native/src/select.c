@@ -99,21 +99,6 @@ static bool name_excluded(unsigned directory, const char *name, mode_t type) {
     return !wanted;
 }
 
-// The path of a descriptor inside its directory. False when it has none (removed, or elsewhere).
-static bool path_inside(const struct directory *directory, int object, char path[PATH_MAX]) {
-    char root[PATH_MAX];
-    ssize_t root_size = readlink(proc_path(directory->root).text, root, sizeof root - 1);
-    ssize_t size = readlink(proc_path(object).text, path, PATH_MAX - 1);
-    if (root_size <= 0 || size <= 0 || size >= PATH_MAX - 1) return false;
-    if (root_size == 1) root_size = 0;
-    path[size] = 0;
-    if (size < root_size || strncmp(path, root, (size_t)root_size) != 0 || (path[root_size] && path[root_size] != '/')) return false;
-    const char *inside = path + root_size;
-    while (*inside == '/') inside++;
-    memmove(path, inside, strlen(inside) + 1);
-    return true;
-}
-
 // Both are written with single slashes.
 static bool path_starts_with(const char *path, const char *start) {
     size_t size = strlen(start);
@@ -127,7 +112,7 @@ bool select_excludes(const struct directory *directory, int parent, const char *
     bool known = false;
     for (const struct excluded_path *one = selections[directory->index].paths; one; one = one->next) {
         if (strcmp(one->name, name) != 0) continue;
-        if (!known && !path_inside(directory, parent, above)) return false;
+        if (!known && !local_path(directory->root, parent, above)) return false;
         known = true;
         size_t size = strlen(above);
         if (size ? path_starts_with(one->text, above) && one->text[size] == '/' && one->text + size + 1 == one->name : one->text == one->name) return true;
@@ -156,7 +141,7 @@ bool select_excludes_path(const struct directory *directory, const char *path, m
 bool select_excludes_below(const struct directory *directory, int parent, const char *name) {
     if (!selections[directory->index].paths) return false;
     char path[PATH_MAX];
-    if (!path_inside(directory, parent, path)) return false;
+    if (!local_path(directory->root, parent, path)) return false;
     size_t used = strlen(path);
     if (snprintf(path + used, sizeof path - used, "%s%s", used ? "/" : "", name) >= (int)(sizeof path - used)) return false;
     for (const struct excluded_path *one = selections[directory->index].paths; one; one = one->next) {
@@ -189,7 +174,7 @@ bool select_inode(struct inode *inode) {
     if (known != SELECTION_UNKNOWN) return known == SELECTION_EXCLUDED;
     char path[PATH_MAX];
     struct stat st;
-    if (local_stat(inode->fd, &st) || st.st_nlink == 0 || !path_inside(inode->directory, inode->fd, path)) return false;
+    if (local_stat(inode->fd, &st) || st.st_nlink == 0 || !local_path(inode->directory->root, inode->fd, path)) return false;
     bool excluded = select_excludes_path(inode->directory, path, inode->type);
     if (excluded && !S_ISDIR(inode->type) && st.st_nlink > 1) excluded = !has_replicated_name(inode);
     unsigned char unknown = SELECTION_UNKNOWN;

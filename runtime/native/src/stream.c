@@ -10,6 +10,7 @@
 #include "resync.h"
 #include "select.h"
 #include "state.h"
+#include "verify.h"
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -156,6 +157,10 @@ static void flush_queue(void) {
     if (failed) stream_lose("the connection broke while sending");
 }
 
+static _Thread_local bool tentative;
+
+void stream_tentative(bool on) { tentative = on; }
+
 static void append_binding(struct inode *inode, const char *path, uint16_t flags) {
     if (stream.next_id >= BINDING_LIMIT) {
         struct message none = {.frame = {.op = OP_UNBIND_ALL, .seq = ++stream.seq}};
@@ -197,7 +202,7 @@ static void bind_object(struct inode *inode, bool named) {
     if (path && resync) resync_ensure_parents(inode->directory, path);
     pthread_mutex_lock(&stream.lock);
     if (path && stream.up && inode->bound != stream.bindings) {
-        append_binding(inode, path, 0);
+        append_binding(inode, path, tentative ? FRAME_TENTATIVE : 0);
     }
     pthread_mutex_unlock(&stream.lock);
     if (!named) pthread_rwlock_unlock(&namespace_lock);
@@ -370,7 +375,7 @@ static void acknowledge(uint64_t seq, bool alone) {
         stream.applied = seq;
     }
     stream.progress_at = now_ms();
-    if (stream.waiters || resync_active()) pthread_cond_broadcast(&stream.changed);
+    if (stream.waiters || resync_active() || verify_active()) pthread_cond_broadcast(&stream.changed);
     pthread_mutex_unlock(&stream.lock);
     settle_list(done);
 }
@@ -392,6 +397,9 @@ static bool take_answer(const struct message *message) {
         return true;
     case OP_ZONE_DIFFERS:
     case OP_CREATED: resync_answer(message); return true;
+    case OP_VERIFY_ASK:
+    case OP_VERIFY_DIFFERS:
+    case OP_VERIFY_SUSPECT: verify_answer(message); return true;
     case OP_TROUBLE: {
         char reason[512];
         snprintf(reason, sizeof reason, "the secondary left: %s", message->name ? message->name : "no reason given");
@@ -532,6 +540,7 @@ static void lose(const char *reason, bool on_purpose) {
     pthread_cond_broadcast(&stream.changed);
     pthread_mutex_unlock(&stream.lock);
     resync_cancel();
+    verify_lost();
     settle_list(released);
     if (on_purpose) return;
     say("peer lost: %s%s", reason, held ? "; answers are held" : "");
@@ -547,6 +556,7 @@ void stream_stop(void) {
     pthread_join(stream.reader, NULL);
     pthread_join(stream.watch, NULL);
     resync_join();
+    verify_join();
     pthread_mutex_lock(&stream.lock);
     while (stream.sending) pthread_cond_wait(&stream.changed, &stream.lock);
     close(stream.fd);

@@ -70,6 +70,7 @@ void stream_get_status(struct stream_status *status);
 void stream_unbind(struct inode *inode);
 bool stream_bind_unnamed(struct inode *inode); // as a file that has no name at the peer yet. False: no peer
 bool stream_is_bound(struct inode *inode);
+void stream_tentative(bool on); // what this thread names may be missing at the peer
 
 // ---- frames of the resync, and barriers ----
 // Binds when needed and appends. Returns the sequence number, 0 when there is no peer or the object has no name.

@@ -189,11 +189,11 @@ bool workers_apply(const struct message *message, struct block *block, size_t be
     struct object *object = object_find(frame->id);
     if (apply_is_of_one_file(message, object)) {
         struct worker *worker = worker_of(object);
-        if (atomic_load(&worker->queued) || behind > BEHIND || frame->data_size >= HEAVY || frame->op == OP_ZONE_CHECK) {
+        if (atomic_load(&worker->queued) || behind > BEHIND || frame->data_size >= HEAVY || frame->op == OP_ZONE_CHECK || frame->op == OP_VERIFY_ZONE || frame->op == OP_VERIFY_HOLE) {
             hand_out(worker, message, object, block);
             return !atomic_load(&workers.failed);
         }
-    } else if (frame->op == OP_BARRIER || frame->op == OP_RESYNC_BEGIN || frame->flags & FRAME_REPLACE) {
+    } else if (frame->op == OP_BARRIER || frame->op == OP_RESYNC_BEGIN || frame->op == OP_VERIFY_END || frame->flags & FRAME_REPLACE) {
         workers_drain(); // what takes a name in one step takes it whole
     }
     int error = apply(message, NULL);
