@@ -7,6 +7,7 @@
 #include "state.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,13 +58,28 @@ union handle {
     unsigned char room[sizeof(struct file_handle) + HANDLE_LIMIT];
 };
 
+// Opening by handle takes a capability that a container may lack. Where it is not to be had no place is remembered, and a resync walks.
+static bool places_can_be_opened(const struct place *place) {
+    static _Atomic int known[DIRECTORY_LIMIT]; // 0: not tried yet
+    int answer = atomic_load(&known[place->directory]);
+    if (answer) return answer > 0;
+    int object = place_open(place);
+    answer = object >= 0 || errno == ESTALE || errno == ENOENT ? 1 : -1;
+    if (object >= 0) close(object);
+    else if (answer < 0) say("directories cannot be opened by handle (%s): a resync walks the tree", strerror(errno));
+    atomic_store(&known[place->directory], answer);
+    return answer > 0;
+}
+
 bool place_make(unsigned directory, int object, struct place *place) {
     union handle handle = {.head = {.handle_bytes = HANDLE_LIMIT}};
     int mount;
     if (name_to_handle_at(object, "", &handle.head, &mount, AT_EMPTY_PATH)) return false;
-    *place = (struct place){.directory = directory, .type = handle.head.handle_type, .size = handle.head.handle_bytes};
-    memcpy(place->bytes, handle.head.f_handle, place->size);
-    place->check = (uint32_t)fnv64(place->bytes, sizeof place->bytes);
+    struct place made = {.directory = directory, .type = handle.head.handle_type, .size = handle.head.handle_bytes};
+    memcpy(made.bytes, handle.head.f_handle, made.size);
+    made.check = (uint32_t)fnv64(made.bytes, sizeof made.bytes);
+    if (!places_can_be_opened(&made)) return false;
+    *place = made;
     return true;
 }
 

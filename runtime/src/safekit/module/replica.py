@@ -81,6 +81,7 @@ class Replica:
         self._module = module
         self._rfs = rfs
         self._refused = 0
+        self._callbacks = asyncio.Lock()
         paths = module.around.paths
         self.process = DataPlaneProcess(settings_of(module.around.name, rfs, paths, boot_identity(paths.boot_id)))
         self.report = ResyncReport(module.log, module.resources, detail=rfs.reidetail)
@@ -337,9 +338,13 @@ class Replica:
             self._call("_rfs_resync_end")
 
     def _call(self, script: str) -> None:
-        """A callback of the module (`scripts="on"`); nothing waits for it."""
+        """A callback of the module (`scripts="on"`), after those before it; nothing else waits for it."""
         if self._rfs.scripts:
-            self._module.spawn(self._module.call_script(script))
+            self._module.spawn(self._call_in_turn(script))
+
+    async def _call_in_turn(self, script: str) -> None:
+        async with self._callbacks:  # fair: in the order in which they were called
+            await self._module.call_script(script)
 
     # --- a life that began before the daemon's ---
 

@@ -1,0 +1,153 @@
+"""What an administrator can say about the replication, on nodes: schedules, policies, exclusions, checks, callbacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.nodes import Lab, wait_for
+from tests.system.product import mark, package, safekit, state, wait_state
+from tests.system.replicated import FOLDER, NAME, Replicated, replicated_module
+
+UNIT = f"safekit-rfs@{NAME}"
+
+
+@pytest.fixture
+def pair(cluster: Lab) -> Iterator[Replicated]:
+    """Not installed yet; nothing of it is left afterwards."""
+    pair = Replicated(cluster)
+    yield pair
+    cluster.heal()
+    pair.uninstall()
+
+
+def test_a_scheduled_secondary_waits_between_its_synchronisations_and_serves_when_its_copy_is_young(
+    pair: Replicated,
+) -> None:
+    first, second = pair.nodes
+    pair.install('syncat="0 0 29 2 *" syncdelta="1h" scripts="on"')
+    first.run(f"echo one >{FOLDER}/a")
+    pair.first_start()
+    pair.waits_for(second, "rfs_syncat_wait")
+    wait_state(first, NAME, "ALONE")
+    assert second.out(f"cat {FOLDER}/a") == "one"
+    assert (pair.value(second, "rfs.syncat"), pair.value(second, "rfs.reintegre_failed")) == ("down", "down")
+    assert pair.called(first)[0] == "_rfs_primary" and "_rfs_resync_end" in pair.called(first)
+    assert pair.called(second)[:3] == ["_rfs_secondary", "_rfs_resync_begin", "_rfs_resync_end"]
+
+    first.run(f"echo two >{FOLDER}/a")
+    assert second.out(f"cat {FOLDER}/a") == "one"
+    seen = mark(second, NAME)
+    safekit(second, f"set -m {NAME} -r rfs.syncat -v up")
+    wait_for("the second synchronisation", lambda: pair.said(second, r"Reintegration ended", seen), timeout=40)
+    pair.waits_for(second, "rfs_syncat_wait")
+    assert second.out(f"cat {FOLDER}/a") == "two"
+    assert pair.value(second, "rfs.synced") == "up"
+
+    first.power_cut()
+    wait_state(second, NAME, "ALONE", timeout=60)
+    assert pair.said(second, "rule rfs_forceuptodate")
+    assert second.out(f"cat {FOLDER}/a") == "two"
+
+
+def test_what_is_not_replicated_stays_where_it_is(pair: Replicated) -> None:
+    first, second = pair.nodes
+    pair.install(inside=r'<tocheck path="here"/><notreplicated path="tmp"/><notreplicated regexpath=".*\.pid"/>')
+    for node in pair.nodes:
+        node.run(
+            f"mkdir {FOLDER}/here {FOLDER}/tmp; echo {node.name} >{FOLDER}/tmp/x; echo {node.name} >{FOLDER}/here/a.pid"
+        )
+    pair.ready()
+    first.run(f"echo data >{FOLDER}/here/data; echo new >{FOLDER}/tmp/y; echo new >{FOLDER}/here/b.pid")
+    pair.stop(second)
+    assert second.out(f"cd {FOLDER}; find . -type f | sort") == "./here/a.pid\n./here/data\n./tmp/x"
+    assert second.out(f"cat {FOLDER}/tmp/x {FOLDER}/here/a.pid") == "n2\nn2"
+
+
+def test_a_full_synchronisation_is_asked_for_once_and_then_forgotten(pair: Replicated) -> None:
+    first, second = pair.nodes
+    pair.install()
+    first.run(f"for n in 1 2 3; do echo $n >{FOLDER}/$n; done")
+    pair.ready()
+    pair.stop(second)
+    seen = mark(first, NAME)
+    safekit(second, f"start -m {NAME}")
+    wait_state(second, NAME, "SECOND")
+    assert pair.said(first, "comparing what changed", seen)
+
+    pair.stop(second)
+    safekit(second, f"rfssync -m {NAME} full")
+    assert pair.value(second, "usersetting.rfssyncmode") == "full"
+    seen = mark(first, NAME)
+    safekit(second, f"start -m {NAME}")
+    wait_state(second, NAME, "SECOND")
+    assert pair.said(first, "comparing everything", seen)
+    wait_for("the policy is forgotten", lambda: pair.value(second, "usersetting.rfssyncmode") == "default")
+
+
+def test_a_mounted_directory_that_hangs_restarts_the_module(pair: Replicated) -> None:
+    first, second = pair.nodes
+    pair.install('checkintv="1s" checktime="2s"')
+    pair.ready()
+    first.run(f"systemctl kill --signal=STOP {UNIT}")
+    try:
+        wait_for("the null request fails", lambda: pair.said(first, "does not answer within 2 s"), timeout=30)
+    finally:
+        first.run(f"systemctl kill --signal=CONT {UNIT}")
+    assert pair.said(first, "Action stopstart called by checktime")
+    wait_state(second, NAME, "ALONE,PRIM", timeout=60)
+    wait_state(first, NAME, "SECOND", timeout=90)
+
+
+def test_a_secondary_with_other_directories_degrades_the_primary_until_it_is_right(pair: Replicated) -> None:
+    first, second = pair.nodes
+    pair.install()
+    pair.install(more=f'<replicated dir="{FOLDER}2"/>', on=(second,))
+    pair.first_start()
+    pair.waits_for(second, "degraded_server")
+    assert (pair.value(first, "rfs.degraded"), pair.value(second, "rfs.uptodate")) == ("up", "down")
+    assert state(first, NAME)["state"] == "ALONE"
+    pair.stop(second)
+    pair.install(on=(second,))
+    safekit(first, f"set -m {NAME} -r rfs.degraded -v down")
+    safekit(second, f"start -m {NAME}")
+    wait_state(first, NAME, "PRIM")
+    assert pair.value(first, "rfs.degraded") == "down"
+
+
+def test_a_swap_keeps_the_policy_of_nobody_and_the_log_says_no_reintegration(pair: Replicated) -> None:
+    first, second = pair.nodes
+    pair.install()
+    pair.ready()
+    seen = mark(second, NAME)
+    safekit(first, f"swap -m {NAME}")
+    wait_state(second, NAME, "PRIM")
+    assert not pair.said(second, "Reintegration interrupted", seen)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ('syncat="0 25 * * *"', "<rfs syncat=\"0 25 * * *\">: the hour is '25', not 0 to 23"),
+        ('locktimeout="2h"', '<rfs locktimeout="2h">: a secondary that is gone would be waited for that long'),
+        ('nbrei="none"', '<rfs nbrei="none">: not a valid value'),
+    ],
+)
+def test_a_wrong_attribute_is_one_clear_sentence(pair: Replicated, attributes: str, said: str) -> None:
+    node = pair.nodes[0]
+    node.write("/tmp/r.safe", package(replicated_module(attributes)))
+    safekit(node, f"module install -m {NAME} /tmp/r.safe -M 5 -r")
+    done = safekit(node, f"confcheck -m {NAME}", check=False)
+    assert done.code == 14
+    assert "userconfig.xml, line 1: " + said in done.err
+
+
+def test_an_unknown_policy_is_refused_by_the_command(pair: Replicated) -> None:
+    pair.install()
+    done = safekit(pair.nodes[0], f"rfssync -m {NAME} half", check=False)
+    assert done.code == 11 and "expected full, default, external prim UID" in done.err
+    done = safekit(pair.nodes[0], f"rfsverify -m {NAME} --json", check=False)
+    assert done.code == 10 and "start the module first" in done.err
+    assert json.loads(safekit(pair.nodes[0], f"state -m {NAME} --json").out)["modules"][0]["state"]["progress"] is None
