@@ -11,7 +11,7 @@ from tests.durability.report import write_report, write_trials
 from tests.durability.schedules import schedule
 from tests.durability.stall import measure
 from tests.durability.trial import Outcome, run_trial
-from tests.nodes import Lab
+from tests.nodes import CommandFailed, Lab, NotInTime
 from tests.nodes.engine import ROOT
 from tests.nodes.runtime import install_runtime
 from tests.system.membership import form_cluster
@@ -83,13 +83,20 @@ def _soak(lab: Lab, seeds: list[int], end: float) -> int:
 
 
 def renew(pair: Pair) -> None:
-    """After a trial that failed: nodes with power, and the module as new."""
-    for node in pair.nodes:
-        if not node.is_on():
-            node.power_on()
-    pair.lab.heal()
-    form_cluster(pair.lab)
-    pair.install()
+    """After a trial that failed: nodes with power, and the module as new; new nodes when that does not help."""
+    try:
+        for node in pair.nodes:
+            if not node.is_on():
+                node.power_on()
+        pair.lab.heal()
+        form_cluster(pair.lab)
+        pair.install()
+    except (CommandFailed, NotInTime) as trouble:
+        _say(f"    new nodes: {str(trouble)[:300]}")
+        pair.lab.create()
+        install_runtime(pair.lab.nodes)
+        form_cluster(pair.lab)
+        pair.install()
 
 
 def _say(line: str) -> None:

@@ -64,7 +64,7 @@ def examine(operations: Sequence[Operation], misfortunes: Iterable[Misfortune], 
     for operation in operations:
         if operation.acknowledged:
             findings.acknowledged[operation.workload] = findings.acknowledged.get(operation.workload, 0) + 1
-        elif is_unknown(operation):
+        elif is_unknown(operation) and operation.workload != "shapes":
             findings.unknown += 1
     _sets([o for o in operations if o.workload == "set"], gone, tree, findings)
     for target, asked in by_target(operations, "log").items():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from safekit.replication import DirectoryError, ReplicatedDirectory, check_directories
+from safekit.replication import DirectoryError, ReplicatedDirectory, check_directories, left_mounted
 
 
 def refused(
@@ -55,3 +55,13 @@ def test_a_directory_inside_a_served_one_is_refused(tmp_path: Path) -> None:
         "mounted", ReplicatedDirectory(tmp_path / "with space" / "b"), mounts=str(table)
     )
     check_directories([ReplicatedDirectory(tmp_path / "with space")], mounts=str(table))
+
+
+def test_a_directory_that_a_killed_data_plane_left_covered_is_known(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a b")
+    table = tmp_path / "mounts"
+    covered = str(tmp_path / "a b").replace(" ", "\\040")
+    table.write_text(f"safekit:m {covered} fuse.safekit rw 0 0\n/dev/loop0 {tmp_path}/c ext4 rw 0 0\n")
+    asked = [tmp_path / "a b", tmp_path / "link", tmp_path / "c"]
+    assert left_mounted(asked, mounts=str(table)) == (tmp_path / "a b", tmp_path / "link")

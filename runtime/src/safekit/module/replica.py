@@ -57,6 +57,7 @@ from safekit.replication import (
     Status,
     Warned,
     check_directories,
+    left_mounted,
 )
 from safekit.replication.durable import sync_below
 from safekit.replication.options import settings_of
@@ -110,6 +111,7 @@ class Replica:
         except DataPlaneGone as error:
             if not isinstance(step, DataStop):
                 raise StepError(f"the data plane does not answer: {error}") from error
+            await self._clear_up()
 
     async def _carry_out(self, step: Step, plane: DataPlane, state: MirrorState) -> None:
         generation = to_text(state.record)
@@ -147,11 +149,20 @@ class Replica:
 
     async def _begin(self, plane: DataPlane) -> None:
         """The directories are as they must be, the process runs and is heard."""
+        if not await self.process.running() and left_mounted(self.directories):
+            await self.process.start()
         check_directories(ReplicatedDirectory(Path(r.dir), r.tocheck) for r in self._rfs.replicated)
         self._refused = 0
         self.report.reset()
         await self.process.start()
         self.follow(plane)
+
+    async def _clear_up(self) -> None:
+        """The data plane was killed: another one takes away what it left over the directories, and stays idle."""
+        try:
+            await self.process.start()
+        except DataPlaneGone as error:
+            self._module.log.write("rfs", "C", f"the directories stay covered by what the data plane left: {error}")
 
     async def _go_alone(self, plane: DataPlane, generation: str) -> None:
         """The record says that this node is alone.

@@ -57,7 +57,7 @@ Events (`async for event in plane.events()`), frozen dataclasses:
 from __future__ import annotations
 
 from safekit.replication.client import DataPlane
-from safekit.replication.directories import DirectoryError, ReplicatedDirectory, check_directories
+from safekit.replication.directories import DirectoryError, ReplicatedDirectory, check_directories, left_mounted
 from safekit.replication.events import (
     CompareEnded,
     CompareProgress,
@@ -109,4 +109,5 @@ __all__ = [
     "Status",
     "Warned",
     "check_directories",
+    "left_mounted",
 ]

@@ -49,6 +49,14 @@ def check_directories(
                 raise DirectoryError("nested", str(path), f"must not lie in or around {other}, which is replicated too")
 
 
+def left_mounted(directories: Iterable[Path], *, mounts: str = "/proc/self/mounts") -> tuple[Path, ...]:
+    """Those of `directories` that a mount of ours covers. Where no data plane runs, a killed one left it: nothing can be
+    read through it, and the next data plane removes it as it begins.
+    """
+    ours = _mounts_of_ours(mounts)
+    return tuple(path for path in directories if PurePosixPath(os.path.realpath(path)) in ours)
+
+
 def _check_one(directory: ReplicatedDirectory, ours: tuple[PurePosixPath, ...]) -> None:
     path = directory.path
     if not path.is_absolute():
