@@ -292,3 +292,46 @@ async def test_names_with_odd_bytes_stand_on_one_line(below: tuple[Pair, Underne
     (under.tree / "line\nbreak\\ and\ttab").write_text("x")
     found = listed(await compared(pair.a))
     assert found["/data/line\\012break\\134 and\\011tab"] == {"extra"}
+
+
+async def counted(side: Side) -> dict[str, str]:
+    """The result of one count of what would be copied."""
+    await side.plane.compare("diff")
+    await side.told(CompareEnded, 60.0)
+    return await side.plane._request("diff-result", {}, 10.0)
+
+
+async def test_what_would_be_copied_is_counted(below: tuple[Pair, Underneath]) -> None:
+    pair, _ = below
+    data = pair.a.data
+    assert (await counted(pair.a))["equal"] == "yes"
+    with pytest.raises(DataPlaneError) as role:
+        await pair.b.plane.compare("diff")
+    assert role.value.code == "role"
+    await pair.b.plane.idle()
+    await pair.a.told(PeerLost)
+    await pair.a.plane.alone(generation="3")
+    assert (await counted(pair.a))["differing_files"] == "0"
+
+    def work() -> None:
+        with open(data / "big", "r+b") as file:
+            file.seek(3_000_000)
+            file.write(b"changed")
+        (data / "d" / "f1").write_bytes(b"x" * 1000)
+        (data / "new").write_bytes(b"y" * 50_000)
+        os.chmod(data / "d" / "f2", 0o600)
+
+    await in_thread(work)
+    found = await counted(pair.a)
+    assert found["full"] == "no" and found["differing_files"] == "4" and int(found["seconds"]) >= 1
+    assert 51_000 + 7 <= int(found["differing_bytes"]) <= 51_000 + (1 << 20)
+    names = {line.split("\t")[0] for line in Path(found["list"]).read_text().splitlines()}
+    assert names - {"/data/big", "/data/d/link"} == {"/data/d/f1", "/data/d/f2", "/data/new"}
+    assert len(names) == 4
+
+
+async def test_everything_would_be_copied_when_no_record_reaches_back(pair: Pair) -> None:
+    (pair.a.data / "x").write_bytes(b"x" * 5000)
+    await pair.a.plane.primary(generation="1")
+    found = await counted(pair.a)
+    assert found["full"] == "yes" and found["differing_files"] == "1" and found["differing_bytes"] == "5000"

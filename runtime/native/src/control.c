@@ -1,5 +1,6 @@
 // The control socket. A line is words separated by spaces; the first names the message, every other is key=value in percent-encoding.
 // One thread for each connection; one request, one answer; a connection that said "subscribe" gets events until it closes.
+#include "diff.h"
 #include "events.h"
 #include "module.h"
 #include "receive.h"
@@ -215,6 +216,23 @@ static int put_verify_report(struct line *line) {
     return 0;
 }
 
+static int put_diff_report(struct line *line) {
+    struct diff_report report = diff_get();
+    put_flag(line, "running", report.running);
+    put_flag(line, "equal", report.ended && !report.differing && !report.directories && !*report.failed);
+    put_flag(line, "full", report.full);
+    put_number(line, "differing_files", (int64_t)report.differing);
+    put_number(line, "differing_bytes", (int64_t)report.differing_bytes);
+    put_number(line, "files", (int64_t)report.files);
+    put_number(line, "bytes", (int64_t)report.bytes);
+    put_number(line, "directories", (int64_t)report.directories);
+    put_number(line, "seconds", report.seconds);
+    put_number(line, "ended", report.ended);
+    put_value(line, "failed", report.failed);
+    put_value(line, "list", report.list);
+    return 0;
+}
+
 static int run(const struct request *request, struct line *line, struct failure *failure) {
     const char *word = request->word ? request->word : "";
     const char *generation = value_of(request, "generation");
@@ -235,6 +253,8 @@ static int run(const struct request *request, struct line *line, struct failure 
     if (strcmp(word, "idle") == 0) return module_idle(flag_of(request, "force"), failure);
     if (strcmp(word, "verify") == 0) return run_verify(request, failure);
     if (strcmp(word, "verify-result") == 0) return put_verify_report(line);
+    if (strcmp(word, "diff") == 0) return diff_start(failure);
+    if (strcmp(word, "diff-result") == 0) return put_diff_report(line);
     if (strcmp(word, "exit") == 0) return module_idle(flag_of(request, "force"), failure);
     snprintf(failure->code, sizeof failure->code, "unknown");
     snprintf(failure->message, sizeof failure->message, "unknown command %.64s", word);

@@ -1,5 +1,6 @@
 // What each command does, in order. The record on disk changes before what it promises begins, and after what it confesses.
 #include "module.h"
+#include "diff.h"
 #include "frame.h"
 #include "handshake.h"
 #include "inode.h"
@@ -69,8 +70,9 @@ static void close_primary(bool equal_to_peer) {
     state.clean = true;
     state_save();
     pthread_mutex_unlock(&state_lock);
-    close_roots();
     role = IDLE;
+    diff_stop();
+    close_roots();
 }
 
 static void close_secondary(void) {

@@ -11,6 +11,7 @@
 #include "frame.h"
 #include "marks.h"
 #include "module.h"
+#include <stdio.h>
 
 // What differs, in frame.mode of OP_VERIFY_DIFFERS.
 enum difference {
@@ -68,4 +69,5 @@ void verify_report_done(uint64_t files, uint64_t bytes);
 void verify_report_difference(unsigned directory, uint64_t key, const char *path, uint32_t what, uint64_t bytes);
 void verify_report_end(bool cancelled, const char *failed);
 struct verify_report verify_report_get(void);
+void verify_list_path(FILE *list, const char *directory, const char *path); // what would break a line in octal
 void verify_attributes(int object, unsigned char digest[16]); // of the extended attributes, whatever their order

@@ -79,9 +79,7 @@ void verify_report_done(uint64_t files, uint64_t bytes) {
     event_send("verify_progress", "files_done", text[0], "files_total", text[1], "bytes_done", text[2], "bytes_total", text[3], "differing_files", text[4], (char *)NULL);
 }
 
-// One line: the path with what would break a line in octal, a tabulator, what differs.
-static void list_line(FILE *list, const char *directory, const char *path, uint32_t what) {
-    static const char *const words[] = {"missing", "extra", "kind", "owner", "mode", "time", "size", "links", "target", "attributes", "content"};
+void verify_list_path(FILE *list, const char *directory, const char *path) {
     const char *parts[] = {directory, *path ? "/" : "", path};
     for (int i = 0; i < 3; i++) {
         for (const unsigned char *at = (const unsigned char *)parts[i]; *at; at++) {
@@ -89,6 +87,12 @@ static void list_line(FILE *list, const char *directory, const char *path, uint3
             else fputc(*at, list);
         }
     }
+}
+
+// One line: the path, a tabulator, what differs.
+static void list_line(FILE *list, const char *directory, const char *path, uint32_t what) {
+    static const char *const words[] = {"missing", "extra", "kind", "owner", "mode", "time", "size", "links", "target", "attributes", "content"};
+    verify_list_path(list, directory, path);
     char separator = '\t';
     for (unsigned i = 0; i < sizeof words / sizeof *words; i++) {
         if (!(what & 1u << i)) continue;
