@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from tests.durability.pair import FAULTS, NAME, ON_NODE, RFS_PORT, Pair, settled
 from tests.durability.promise import Misfortune, PowerLoss, Split
 from tests.durability.schedules import Cut, Freeze, FullDisk, Kill, Order, Power, Return, Step, may_split
-from tests.nodes import Node
+from tests.nodes import Node, Result
 from tests.system.product import safekit, wait_state
 
 _RFS = f"""\
@@ -37,7 +37,7 @@ for size in 1G 128M 16M 1M 128K 16K 4K; do
 done
 """
 
-_WAIT_S = 25
+_WAIT_S = 12
 """How long a phase of a resynchronisation is waited for before the step goes on without its interruption."""
 
 
@@ -152,32 +152,43 @@ class Nemesis:
 
     def _return(self, step: Return, primary: Node, secondary: Node) -> None:
         """The secondary leaves, the primary writes, the secondary comes back, and then the interruption."""
-        match step.leaves:
-            case "stop":
-                safekit(secondary, f"stop -m {NAME}")
-                wait_state(secondary, NAME, "STOP", substate="NotReady")
-            case "power":
-                self._power_cut(secondary)
-            case _:
-                secondary.run(_KILLS["rfs"], check=False)
-        wait_state(primary, NAME, "ALONE,PRIM" if step.leaves == "rfs" else "ALONE")
-        size = step.megabytes * 1_000_000 // 30
-        self.pair.ask_application(primary, do="burst", path=f"burst-{time.time_ns()}", files=240, size=size, seed=size)
         kind, _, where = step.interruption.partition("-")
         watched = secondary if where == "secondary" else primary
         local = _KILLS.get(kind, "true") if where else "true"
+        waiting = f"python3 {ON_NODE}/await_phase /run/safekit/modules/{NAME}/rfs.sock {step.phase} {_WAIT_S}"
+        words = f"{waiting} || exit 1\n{local}\nexit 0"
         with ThreadPoolExecutor(1) as pool:
-            if step.leaves == "power":
-                secondary.power_on(wait=False)
-            waiting = f"python3 {ON_NODE}/await_phase /run/safekit/modules/{NAME}/rfs.sock {step.phase} {_WAIT_S}"
-            watch = pool.submit(watched.run, f"{waiting} || exit 1\n{local}\nexit 0", check=False, timeout=_WAIT_S + 15)
-            if step.leaves == "stop":
-                safekit(secondary, f"start -m {NAME}")
-            if not watch.result().ok:
+
+            def watch() -> Future[Result]:
+                return pool.submit(watched.run, words, check=False, timeout=_WAIT_S + 15)
+
+            if step.leaves == "rfs":  # it comes back by itself
+                watching = watch()
+                time.sleep(0.5)
+                secondary.run(_KILLS["rfs"], check=False)
+                self._write_much(primary, step.megabytes)
+            else:
+                if step.leaves == "power":
+                    self._power_cut(secondary)
+                else:
+                    safekit(secondary, f"stop -m {NAME}")
+                    wait_state(secondary, NAME, "STOP", substate="NotReady")
+                wait_state(primary, NAME, "ALONE")
+                self._write_much(primary, step.megabytes)
+                if step.leaves == "power":
+                    secondary.power_on(wait=False)
+                watching = watch()
+                if step.leaves == "stop":
+                    safekit(secondary, f"start -m {NAME}")
+            if not watching.result().ok:
                 self.missed.append(str(step))
                 self.tell("the phase was not seen")
                 return
         self._interrupt(kind, primary, secondary if where == "secondary" else primary, secondary)
+
+    def _write_much(self, primary: Node, megabytes: int) -> None:
+        size = megabytes * 1_000_000 // 30
+        self.pair.ask_application(primary, do="burst", path=f"burst-{time.time_ns()}", files=240, size=size, seed=size)
 
     def _interrupt(self, kind: str, primary: Node, victim: Node, secondary: Node) -> None:
         """What could not be done on the spot."""

@@ -47,6 +47,15 @@ static int ship_bytes(struct operation *operation, struct inode *inode, int fd, 
     return 0;
 }
 
+// A modification that failed (no space left, say) may have moved the times of the file all the same.
+static void ship_times(struct operation *operation, struct inode *inode, int fd) {
+    struct stat st;
+    struct message message = {.frame = {.op = OP_SETATTR, .valid = SET_MTIME}};
+    if (fstat(fd, &st)) return;
+    object_times(&message, &st);
+    operation_ship(operation, &message, inode, NULL, false);
+}
+
 void op_write(const struct fuse_request *request, uint64_t node, const unsigned char *bytes, size_t size, off_t offset, const struct open_file *file, bool kills_privileges) {
     struct inode *inode = inode_of(request, node);
     int fd = (int)file->handle, error = 0;
@@ -57,6 +66,7 @@ void op_write(const struct fuse_request *request, uint64_t node, const unsigned 
     ssize_t written = pwrite(fd, bytes, size, offset);
     if (written < 0) error = errno;
     else operation->written = (size_t)written;
+    if (error) ship_times(operation, inode, fd);
     if (written > 0) error = ship_bytes(operation, inode, fd, bytes, (size_t)written, offset, sync, kills_privileges ? request : NULL, true);
     inode_unlock(inode);
     if (sync && !error && ((file->flags & O_SYNC) == O_SYNC ? fsync(fd) : fdatasync(fd))) error = errno;
@@ -94,6 +104,7 @@ void op_fallocate(const struct fuse_request *request, uint64_t node, int mode, o
         object_times(&message, &st);
         operation_ship(operation, &message, inode, NULL, false);
     }
+    if (error) ship_times(operation, inode, fd);
     inode_unlock(inode);
     operation_end(operation, error);
 }

@@ -10,6 +10,7 @@ it lets the first write go on.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -21,6 +22,7 @@ import socketserver
 import struct
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -199,14 +201,22 @@ class Clients(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         """Answer until the client goes."""
         assert isinstance(self.server, Application)
-        for line in self.rfile:
+        for line in self._requests():
             answer: dict[str, Any] = {"node": self.server.node}
             try:
                 answer["value"] = self.server.carry_out(json.loads(line))
             except OSError as error:
                 answer |= {"errno": error.errno or errno.EIO, "note": str(error)}
             answer["mirrored"] = self.server.mirrored()
-            self.wfile.write(json.dumps(answer).encode() + b"\n")
+            try:
+                self.wfile.write(json.dumps(answer).encode() + b"\n")
+            except OSError:  # the client has given up
+                return
+
+    def _requests(self) -> Iterator[bytes]:
+        """Until the connection ends, however it does."""
+        with contextlib.suppress(OSError):
+            yield from self.rfile
 
 
 class Application(socketserver.ThreadingTCPServer):

@@ -36,9 +36,12 @@ def reached(now: dict[str, str], phase: str) -> bool:
 def main(path: str, phase: str, seconds: float) -> int:
     """Ask again and again."""
     end = time.monotonic() + seconds
+    begun = phase != "mirror"  # that one counts from a moment when it was not
     while time.monotonic() < end:
-        if reached(status(path), phase):
+        now = status(path)
+        if begun and reached(now, phase):
             return 0
+        begun = begun or not reached(now, phase)
         time.sleep(0.002)
     return 1
 

@@ -279,6 +279,10 @@ class MirrorModule(Module[MirrorState]):
         self._heard(peer)
 
     def _heard(self, peer: PeerView) -> None:
+        gave_way = self._peer.is_(Role.ALONE, Role.PRIM) and peer.alive and not peer.is_(Role.ALONE, Role.PRIM)
+        if gave_way and self._vip is not None and self.state.role in (Role.ALONE, Role.PRIM):
+            # Both held the address, and the last word that the neighbours heard may be the other one's.
+            self.spawn(self._vip.keep_announcing(), "announce")
         self._peer = peer
         self.put(peer)
 
