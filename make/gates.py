@@ -51,6 +51,7 @@ GATES = (
     ),
     Gate("native", ("make -C runtime/native", f"{PYTEST} tests/native --timeout=300"), limit=900),
     Gate("model", (f"{PYTEST} tests/model --numprocesses=2 --durations=5",), limit=900),
+    Gate("fuzz", (f"{PYTEST} tests/fuzz",)),
     Gate("network", (f"{PYTEST} tests/netns tests/pulse --timeout=300",), limit=900),
     Gate("collection-units", ("make/ansible-test units",), limit=900),
     Gate("collection-sanity", ("make/ansible-test sanity",), limit=900),

@@ -14,4 +14,11 @@ CASES: dict[str, list[Request]] = {
         ("pwrite", {"offset": 0, "seed": 0, "size": 10, "slot": 0, "user": 1}),
         ("stat_open", {"slot": 0}),
     ],
+    "a range that no file can have is refused at once, also while zones are marked": [
+        ("lose_secondary", {"killed": False}),
+        ("allocate", {"mode": 3, "offset": 0, "size": 1 << 62, "slot": 0}),
+        ("allocate", {"mode": 3, "offset": 0, "size": 1 << 50, "slot": 0}),
+        ("allocate", {"mode": 3, "offset": 0, "size": 1 << 43, "slot": 0}),
+        ("rejoin", {"full": False}),
+    ],
 }

@@ -102,6 +102,8 @@ special = st.builds(int.__or__, kinds, mode)
 OPERATIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     # open files
     "open": {"slot": slot, "path": path, "flags": open_flags, "mode": mode, "user": user, "umask": umask},
+    "open_temporary": {"slot": slot, "folder": path, "flags": access, "mode": mode, "user": user, "umask": umask},
+    "name_open": {"slot": open_slot, "path": path, "user": user},
     "duplicate": {"slot": open_slot, "other": slot},
     "close": {"slot": open_slot},
     "write": {"slot": open_slot, "seed": seed, "size": size, "user": user},

@@ -15,6 +15,8 @@
 
 enum { RECORD_BEGIN = 0x52, RECORD_MARK, RECORD_END, RECORD_PLACE, RECORD_TRACK };
 
+#define ZONES_LIMIT (1u << 20) // of one range
+
 struct record {
     uint16_t kind, directory;
     uint32_t flags;
@@ -113,10 +115,12 @@ static bool add_mark(const struct touch *touch, bool *unknown) {
     if (!(flags & MARK_CONTENT) && touch->size && !(before & MARK_CONTENT)) {
         uint64_t end = touch->offset + touch->size < touch->offset ? UINT64_MAX : touch->offset + touch->size;
         uint64_t first = zone_of(touch->offset), last = zone_of(end - 1);
-        flags |= range_flags(first, last);
+        // More than any file has costs more than all of it: nobody marks for minutes what the file system is about to refuse.
+        bool everything = last - first >= ZONES_LIMIT;
+        flags |= everything ? MARK_CONTENT : range_flags(first, last);
         news = (before & flags) != flags;
-        if (last > 0 && zones_add(&dirty.set.zones, touch->directory, touch->key, first ? first : 1, last)) news = true;
-        if (news) dirty.bytes += zone_start(last + 1) - zone_start(first);
+        if (!everything && last > 0 && zones_add(&dirty.set.zones, touch->directory, touch->key, first ? first : 1, last)) news = true;
+        if (news && !everything) dirty.bytes += zone_start(last + 1) - zone_start(first);
     }
     if (!news) return false;
     if (!before) dirty.count++;
@@ -179,7 +183,10 @@ static bool take_record(const struct record *record, FILE *file, struct reading 
     struct touch touch = {record->directory, record->flags, record->key, record->offset, record->size};
     struct place place;
     switch (record->kind) {
-    case RECORD_MARK: add_mark(&touch, &unknown); return true;
+    case RECORD_MARK:
+        if (touch.flags & ~MARK_ANY || touch.directory >= DIRECTORY_LIMIT) return false;
+        add_mark(&touch, &unknown);
+        return true;
     case RECORD_PLACE:
         if (fread(&place, sizeof place, 1, file) != 1 || place.check != (uint32_t)fnv64(place.bytes, sizeof place.bytes)) return false;
         if (place.size > HANDLE_LIMIT) dirty.set.unplaced = true;
