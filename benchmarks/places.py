@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.gluster import Volume
+from safekit.replication import PeerLost
 from tests.native.pair import Pair
 from tests.nodes.engine import ROOT
 
@@ -44,6 +45,8 @@ class Place:
     peer: Path | None = None
     """For the bound: where the other process writes."""
     pair: Pair | None = None
+    lost: str = ""
+    """Why the mirror broke; from then on the figures are those of one copy."""
 
     def forget(self, name: str) -> None:
         """Writes a file back and throws its pages out of every cache of this machine: of the mount and of what is
@@ -77,6 +80,12 @@ async def scratch(where: Path) -> AsyncIterator[Path]:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
+async def _watch(place: Place, pair: Pair) -> None:
+    """A mirror that breaks holds its applications until somebody decides: here it goes on alone, and what broke it is kept."""
+    place.lost = (await pair.a.told(PeerLost, 86_400)).reason
+    await pair.a.plane.alone(generation="9")
+
+
 @contextlib.asynccontextmanager
 async def opened(name: str, folder: Path) -> AsyncIterator[Place]:
     """One place below `folder`, ready; nothing of it is left afterwards. RuntimeError says why it cannot be."""
@@ -94,6 +103,8 @@ async def opened(name: str, folder: Path) -> AsyncIterator[Place]:
             else:
                 await pair.serve()
                 await pair.mirror()
+                watch = asyncio.create_task(_watch(place, pair))
+                stack.callback(watch.cancel)
         elif name == GLUSTER:
             why = Volume.why_not()
             if why:

@@ -102,7 +102,11 @@ async def measure(
 async def _one(row: Row, place: Place, scale: Scale, results: report.Results) -> None:
     assert row.work is not None
     try:
+        if place.lost:
+            raise RuntimeError(f"the mirror broke: {place.lost}")
         figure = await asyncio.to_thread(row.work, place, scale)
+        if place.lost:
+            raise RuntimeError(f"the mirror broke: {place.lost}")
     except NotRun as why:
         results.miss(row.key, place.name, str(why))
     except Exception as error:

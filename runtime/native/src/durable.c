@@ -27,13 +27,14 @@ struct synced {
 
 static struct {
     pthread_mutex_t lock;
-    pthread_cond_t changed;
+    pthread_cond_t changed; // the end, and for who looks at the clock
+    pthread_cond_t work;    // for one helper
     struct synced *first, **last;
     unsigned helpers, idle;
     bool ending, mirror, handover;
     pthread_t helper[HELPERS], flusher, committer;
     atomic_ullong durable, committed, unflushed;
-} durable = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .last = &durable.first};
+} durable = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .work = PTHREAD_COND_INITIALIZER, .last = &durable.first};
 
 int sync_everything(void) {
     int error = 0;
@@ -88,7 +89,7 @@ static void *helper_main(void *unused) {
     pthread_mutex_lock(&durable.lock);
     for (;;) {
         durable.idle++;
-        while (!durable.first && !durable.ending) pthread_cond_wait(&durable.changed, &durable.lock);
+        while (!durable.first && !durable.ending) pthread_cond_wait(&durable.work, &durable.lock);
         durable.idle--;
         struct synced *one = durable.first;
         if (!one) break;
@@ -114,7 +115,7 @@ static void sync_later(struct synced synced) {
     if (!durable.idle && durable.helpers < HELPERS) {
         if (pthread_create(&durable.helper[durable.helpers++], NULL, helper_main, NULL)) abort();
     }
-    pthread_cond_broadcast(&durable.changed);
+    pthread_cond_signal(&durable.work);
     pthread_mutex_unlock(&durable.lock);
 }
 
@@ -226,6 +227,7 @@ void durable_end(void) {
     pthread_mutex_lock(&durable.lock);
     durable.ending = true;
     pthread_cond_broadcast(&durable.changed);
+    pthread_cond_broadcast(&durable.work);
     pthread_mutex_unlock(&durable.lock);
     pthread_join(durable.flusher, NULL);
     if (options.durable_ack) pthread_join(durable.committer, NULL);

@@ -38,7 +38,9 @@ struct waiter {
 
 static struct {
     pthread_mutex_t lock;
-    pthread_cond_t changed; // space, answers, loss
+    pthread_cond_t changed; // space, answers, loss; nobody is woken who does not wait
+    pthread_cond_t ended;   // loss: what the watch waits for
+    unsigned waiting;
     pthread_rwlock_t gate;  // operations hold it for reading; a stream begins between operations
     bool up, threads;
     int fd;
@@ -54,7 +56,7 @@ static struct {
     int64_t received_at, progress_at;
     uint64_t work;
     pthread_t reader, watch;
-} stream = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .gate = PTHREAD_RWLOCK_INITIALIZER, .fd = -1, .bindings = 1};
+} stream = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER, .gate = PTHREAD_RWLOCK_INITIALIZER, .fd = -1, .bindings = 1};
 
 __attribute__((constructor)) static void stream_prepare(void) {
     stream.last = &stream.first;
@@ -105,6 +107,17 @@ static struct operation *take_held(void) {
     return list;
 }
 
+// With stream.lock held. An operation wakes nobody but its own application.
+static void tell_waiting(void) {
+    if (stream.waiting) pthread_cond_broadcast(&stream.changed);
+}
+
+static void wait_changed(void) {
+    stream.waiting++;
+    pthread_cond_wait(&stream.changed, &stream.lock);
+    stream.waiting--;
+}
+
 // ---- the queue ----
 
 static void append(const struct message *message) {
@@ -148,10 +161,10 @@ static void flush_queue(void) {
             }
             pthread_mutex_lock(&stream.lock);
             stream.out = full;
-            pthread_cond_broadcast(&stream.changed);
+            tell_waiting();
         }
         stream.sending = false;
-        pthread_cond_broadcast(&stream.changed);
+        tell_waiting();
     }
     pthread_mutex_unlock(&stream.lock);
     if (failed) stream_lose("the connection broke while sending");
@@ -220,7 +233,7 @@ static bool reserve(struct inode *object, struct inode *second, bool named) {
     bool excluded = (object && select_inode(object)) || (second && select_inode(second));
     for (int attempts = 0;; attempts++) {
         pthread_mutex_lock(&stream.lock);
-        while (stream.up && stream.queue.used > QUEUE_LIMIT && !named) pthread_cond_wait(&stream.changed, &stream.lock);
+        while (stream.up && stream.queue.used > QUEUE_LIMIT && !named) wait_changed();
         if (!stream.up || excluded) return false;
         bool first_bound = !object || object->bound == stream.bindings;
         if (first_bound && (!second || second->bound == stream.bindings)) return true;
@@ -375,7 +388,7 @@ static void acknowledge(uint64_t seq, bool alone) {
         stream.applied = seq;
     }
     stream.progress_at = now_ms();
-    if (stream.waiters || resync_active() || verify_active()) pthread_cond_broadcast(&stream.changed);
+    tell_waiting();
     pthread_mutex_unlock(&stream.lock);
     settle_list(done);
 }
@@ -449,7 +462,7 @@ static void *watch_main(void *unused) {
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_nsec += 100 * 1000000;
         if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
-        if (stream.up) pthread_cond_timedwait(&stream.changed, &stream.lock, &until);
+        if (stream.up) pthread_cond_timedwait(&stream.ended, &stream.lock, &until);
         if (!stream.up) {
             pthread_mutex_unlock(&stream.lock);
             return NULL;
@@ -537,7 +550,8 @@ static void lose(const char *reason, bool on_purpose) {
     stream.last = &stream.first;
     stream.pending_count = 0;
     bool held = stream.answers == ANSWER_HELD;
-    pthread_cond_broadcast(&stream.changed);
+    tell_waiting();
+    pthread_cond_broadcast(&stream.ended);
     pthread_mutex_unlock(&stream.lock);
     resync_cancel();
     verify_lost();
@@ -558,7 +572,7 @@ void stream_stop(void) {
     resync_join();
     verify_join();
     pthread_mutex_lock(&stream.lock);
-    while (stream.sending) pthread_cond_wait(&stream.changed, &stream.lock);
+    while (stream.sending) wait_changed();
     close(stream.fd);
     stream.fd = -1;
     stream.threads = false;
@@ -639,8 +653,10 @@ bool stream_wait_applied(uint64_t seq, int timeout_ms) {
     if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
     pthread_mutex_lock(&stream.lock);
     int error = 0;
+    stream.waiting++;
     while (stream.up && stream.applied < seq && !resync_has_answers() && error != ETIMEDOUT)
         error = pthread_cond_timedwait(&stream.changed, &stream.lock, &until);
+    stream.waiting--;
     bool applied = stream.up && stream.applied >= seq;
     pthread_mutex_unlock(&stream.lock);
     return applied;
@@ -661,7 +677,7 @@ int stream_barrier(enum barrier barrier, const char *text) {
     pthread_mutex_unlock(&stream.lock);
     flush_queue();
     pthread_mutex_lock(&stream.lock);
-    while (stream.up && !waiter.done) pthread_cond_wait(&stream.changed, &stream.lock);
+    while (stream.up && !waiter.done) wait_changed();
     struct waiter **link = &stream.waiters;
     while (*link != &waiter) link = &(*link)->next;
     *link = waiter.next;
