@@ -80,3 +80,35 @@ async def test_a_secondary_that_is_told_to_stop_under_load_stops_at_once(mirrore
     stop.set()
     for work in works:
         await work
+
+
+async def test_the_data_plane_counts_what_it_sends_and_how_long_it_takes(mirrored: Pair) -> None:
+    def write() -> None:
+        with open(mirrored.a.data / "file", "wb", buffering=0) as file:
+            for _ in range(200):
+                file.write(bytes(4096))
+            os.fsync(file.fileno())
+
+    await in_thread(write)
+    await mirrored.a.until(lambda status: status.pending == 0)
+    primary, secondary = await mirrored.a.plane.stats(), await mirrored.b.plane.stats()
+    assert int(primary["rep_bytes"]) > 200 * 4096 and int(primary["sent_bytes"]) > 200 * 4096
+    assert int(secondary["received_bytes"]) > 200 * 4096
+    assert int(primary["netout_bandwidth_bytes"]) > 0 and int(secondary["netin_bandwidth_bytes"]) > 0
+    assert 0 < int(primary["wire_p50_us"]) <= int(primary["wire_p99_us"])
+    assert sum(int(count) for count in str(primary["wire_histogram"]).split(",")) > 200
+    assert sum(int(count) for count in str(secondary["apply_histogram"]).split(",")) > 200
+    assert int(secondary["sync_p50_us"]) > 0 and int(primary["queue_count"]) == 0
+
+
+async def test_more_files_than_half_of_the_descriptors_are_no_trouble_for_the_secondary(mirrored: Pair) -> None:
+    def write() -> None:
+        for number in range(2000):
+            (mirrored.a.data / f"file{number}").write_bytes(b"x")
+
+    pid = mirrored.b.process.pid
+    assert pid is not None
+    before = len(os.listdir(f"/proc/{pid}/fd"))
+    await in_thread(write)
+    assert len(os.listdir(f"/proc/{pid}/fd")) - before < 2500
+    assert (await mirrored.a.plane.status()).peer == "mirror"

@@ -1,6 +1,7 @@
 // What the secondary says. Whoever finds nobody sending sends, and goes on with what others add meanwhile; acknowledgements are cumulative, so
 // those that meet become one.
 #include "receive.h"
+#include "metrics.h"
 #include "workers.h"
 #include <errno.h>
 #include <stdatomic.h>
@@ -37,6 +38,7 @@ static bool send_all(int fd, const unsigned char *bytes, size_t size) {
         ssize_t n = send(fd, bytes, size, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return false; // the receiving side notices
+        metrics_count(COUNT_SENT, (uint64_t)n);
         bytes += n;
         size -= (size_t)n;
     }
@@ -79,6 +81,10 @@ void receive_acknowledge(void) {
 
 void receive_answer(enum frame_op op, uint64_t seq, const char *text) {
     struct message message = {.frame = {.op = (uint16_t)op, .seq = seq, .size = atomic_load(&answers.work)}, .name = text};
+    if (op == OP_PING) {
+        message.frame.offset = metrics_percentile(TIME_PEER, 50);
+        message.frame.rdev = metrics_percentile(TIME_PEER, 99);
+    }
     receive_send(&message);
 }
 

@@ -28,7 +28,6 @@ struct object *object_keep(struct object *object) {
 void object_release(struct object *object) {
     if (!object || atomic_fetch_sub(&object->references, 1) != 1) return;
     close(object->path);
-    if (object->file >= 0) close(object->file);
     free(object);
 }
 
@@ -55,8 +54,13 @@ int receive_file(uint64_t id, int *error) {
         *error = ESTALE;
         return -1;
     }
-    if (object->file < 0) object->file = local_reopen(object->path, O_RDWR | O_NOATIME);
-    if (object->file < 0) *error = errno;
+    if (object->file < 0) {
+        int file = local_reopen(object->path, O_RDWR | O_NOATIME);
+        // One descriptor for each object: the opened one takes the number of the other, in one step.
+        if (file < 0 || dup3(file, object->path, O_CLOEXEC) < 0) *error = errno;
+        else object->file = object->path;
+        if (file >= 0) close(file);
+    }
     return object->file;
 }
 

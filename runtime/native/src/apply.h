@@ -9,7 +9,7 @@
 struct object {
     atomic_uint references;
     const struct directory *directory;
-    int path, file; // O_PATH, and opened for reading and writing; -1: not yet
+    int path, file; // O_PATH; opened for reading and writing: the same number, -1: not yet
     dev_t dev;
     ino_t ino;
     mode_t type; // S_IFMT

@@ -2,6 +2,8 @@
 // One thread for each connection; one request, one answer; a connection that said "subscribe" gets events until it closes.
 #include "diff.h"
 #include "events.h"
+#include "dirty.h"
+#include "metrics.h"
 #include "module.h"
 #include "receive.h"
 #include "resync.h"
@@ -180,6 +182,52 @@ static void put_status(struct line *line) {
     put_number(line, "pid", getpid());
 }
 
+// What this process measured, whatever its role is. Rates are per second over the last three seconds; a percentile is the upper bound of its
+// bucket, bucket i of a histogram counts times below 2^i microseconds.
+static void put_stats(struct line *line) {
+    static const struct {
+        enum histogram histogram;
+        const char *name;
+    } times[] = {{TIME_LOCAL, "local"}, {TIME_WIRE, "wire"}, {TIME_PEER, "apply"}, {TIME_SYNC, "sync"}};
+    struct stream_status stream;
+    struct receive_status receive;
+    struct peer_times peer = metrics_peer();
+    stream_get_status(&stream);
+    receive_get_status(&receive);
+    bool secondary = strcmp(module_role(), "secondary") == 0, primary = strcmp(module_role(), "primary") == 0;
+    put_value(line, "role", module_role());
+    put_number(line, "sent_bytes", (int64_t)metrics_total(COUNT_SENT));
+    put_number(line, "received_bytes", (int64_t)metrics_total(COUNT_RECEIVED));
+    put_number(line, "rep_bytes", (int64_t)metrics_total(COUNT_REPLICATED));
+    put_number(line, "resync_sent_bytes", secondary ? 0 : (int64_t)metrics_total(COUNT_RESYNC));
+    put_number(line, "resync_received_bytes", secondary ? (int64_t)metrics_total(COUNT_RESYNC) : 0);
+    put_number(line, "rep_bandwidth_bytes", (int64_t)metrics_rate(COUNT_REPLICATED));
+    put_number(line, "rei_bandwidth_bytes", (int64_t)metrics_rate(COUNT_RESYNC));
+    put_number(line, "netout_bandwidth_bytes", (int64_t)metrics_rate(COUNT_SENT));
+    put_number(line, "netin_bandwidth_bytes", (int64_t)metrics_rate(COUNT_RECEIVED));
+    put_number(line, "operations_count", (int64_t)metrics_total(COUNT_OPERATIONS));
+    put_number(line, "acknowledgements_count", (int64_t)metrics_total(COUNT_ACKNOWLEDGEMENTS));
+    put_number(line, "resumed_count", (int64_t)metrics_total(COUNT_RESUMED));
+    put_number(line, "queue_count", secondary ? receive.queued : stream.pending);
+    put_number(line, "held_count", stream.held);
+    put_number(line, "pending_bytes", (int64_t)stream.queued);
+    put_number(line, "dirty_count", primary ? (int64_t)dirty_count() : 0);
+    put_number(line, "dirty_bytes", primary ? (int64_t)dirty_bytes() : 0);
+    put_number(line, "peer_p50_us", (int64_t)(secondary ? metrics_percentile(TIME_PEER, 50) : peer.p50_us));
+    put_number(line, "peer_p99_us", (int64_t)(secondary ? metrics_percentile(TIME_PEER, 99) : peer.p99_us));
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+        char key[64], buckets[HISTOGRAM_BUCKETS * 21];
+        snprintf(key, sizeof key, "%s_p50_us", times[i].name);
+        put_number(line, key, (int64_t)metrics_percentile(times[i].histogram, 50));
+        snprintf(key, sizeof key, "%s_p99_us", times[i].name);
+        put_number(line, key, (int64_t)metrics_percentile(times[i].histogram, 99));
+        snprintf(key, sizeof key, "%s_histogram", times[i].name);
+        metrics_buckets(times[i].histogram, buckets, sizeof buckets);
+        put_value(line, key, buckets);
+    }
+    put_number(line, "memory_bytes", memory_kb() * 1024);
+}
+
 static int run_connect(const struct request *request, struct line *line, struct failure *failure) {
     bool incremental;
     char reason[160], peer_generation[GENERATION_SIZE];
@@ -242,6 +290,7 @@ static int run(const struct request *request, struct line *line, struct failure 
         return -1;
     }
     if (strcmp(word, "status") == 0) return put_status(line), 0;
+    if (strcmp(word, "stats") == 0) return put_stats(line), 0;
     if (strcmp(word, "primary") == 0) return module_primary(generation, flag_of(request, "force"), failure);
     if (strcmp(word, "connect") == 0) return run_connect(request, line, failure);
     if (strcmp(word, "disconnect") == 0) return module_disconnect(failure);

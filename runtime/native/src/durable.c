@@ -2,6 +2,7 @@
 // writes back all the time, so that little is lost with the power and a barrier is short, and beats.
 #include "receive.h"
 #include "events.h"
+#include "metrics.h"
 #include "state.h"
 #include "workers.h"
 #include <errno.h>
@@ -23,6 +24,7 @@ struct synced {
     bool data_only;
     uint32_t barrier; // enum barrier, 0: none
     char *text;
+    int64_t at;
 };
 
 static struct {
@@ -74,6 +76,7 @@ static void sync_one(const struct synced *one) {
     if (one->file < 0) error = sync_everything();
     else if (one->data_only ? fdatasync(one->file) : fsync(one->file)) error = errno;
     if (!error && one->barrier) error = reach_barrier(one);
+    metrics_time(TIME_SYNC, metrics_now_us() - one->at);
     if (error) {
         receive_answer(OP_TROUBLE, one->seq, strerror(error));
     } else if (one->file < 0 && !one->barrier) {
@@ -109,6 +112,7 @@ static void *helper_main(void *unused) {
 static void sync_later(struct synced synced) {
     struct synced *one = must(malloc(sizeof *one));
     *one = synced;
+    one->at = metrics_now_us();
     pthread_mutex_lock(&durable.lock);
     *durable.last = one;
     durable.last = &one->next;
@@ -154,6 +158,7 @@ static void *flusher_main(void *unused) {
         bool ending = durable.ending;
         pthread_mutex_unlock(&durable.lock);
         if (ending) return NULL;
+        metrics_sample();
         int64_t now = now_ms();
         if (now - beaten >= HEARTBEAT_MS) {
             receive_answer(OP_PING, 0, NULL);

@@ -5,6 +5,7 @@
 #include "events.h"
 #include "handshake.h"
 #include "local.h"
+#include "metrics.h"
 #include "state.h"
 #include "verify.h"
 #include "workers.h"
@@ -61,12 +62,14 @@ static void acknowledge(void) {
 static ssize_t take_frames(struct block *block, size_t at, size_t used) {
     const unsigned char *bytes = block_bytes(block);
     size_t unanswered_bytes = 0;
+    int64_t read_at = metrics_now_us();
     unsigned unanswered = 0;
     struct message message;
     ssize_t size;
     while ((size = message_read(bytes + at, used - at, &message)) > 0) {
         at += (size_t)size;
-        if (!workers_apply(&message, block, used - at)) return -1;
+        if (!workers_apply(&message, block, used - at, read_at)) return -1;
+        metrics_count(message.frame.op >= OP_RESYNC_BEGIN && message.frame.op < OP_PING ? COUNT_RESYNC : COUNT_REPLICATED, (uint64_t)size);
         unanswered_bytes += (size_t)size;
         if (++unanswered == ACK_FRAMES || unanswered_bytes > ACK_BYTES) {
             acknowledge();
@@ -113,6 +116,7 @@ static void receive_stream(int fd, char *why, size_t why_size) {
             break;
         }
         used += (size_t)n;
+        metrics_count(COUNT_RECEIVED, (uint64_t)n);
         ssize_t taken = take_frames(block, start, used);
         if (taken < 0 || atomic_load(&receive.stopping)) break;
         start = (size_t)taken;

@@ -7,6 +7,7 @@
 #include "stream.h"
 #include "events.h"
 #include "local.h"
+#include "metrics.h"
 #include "resync.h"
 #include "select.h"
 #include "state.h"
@@ -136,6 +137,7 @@ static bool send_all(int fd, const unsigned char *bytes, size_t size) {
         ssize_t n = send(fd, bytes, size, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return false;
+        metrics_count(COUNT_SENT, (uint64_t)n);
         bytes += n;
         size -= (size_t)n;
     }
@@ -250,6 +252,7 @@ uint64_t stream_send(struct message *message, struct inode *object, bool named) 
         seq = message->frame.seq = ++stream.seq;
         if (object) message->frame.id = object->remote_id;
         append(message);
+        metrics_count(COUNT_RESYNC, message_size(message));
     }
     // The entries of a listing travel together.
     bool wait = message->frame.op == OP_LIST_ENTRY && stream.queue.used < (256u << 10);
@@ -274,6 +277,7 @@ struct operation *operation_begin(const struct fuse_request *request, enum reply
     struct operation *operation = must(calloc(1, sizeof *operation));
     operation->request = *request;
     operation->kind = kind;
+    operation->began = metrics_now_us();
     atomic_init(&operation->waits, 1);
     pthread_rwlock_rdlock(&stream.gate);
     return operation;
@@ -336,6 +340,8 @@ void operation_ship(struct operation *operation, struct message *message, struct
         if (object) message->frame.id = object->remote_id;
         if (second) message->frame.id2 = second->remote_id;
         append(message);
+        operation->since = metrics_now_us();
+        metrics_count(COUNT_REPLICATED, message_size(message));
     }
     if (stream.answers == ANSWER_HELD) {
         doubt(operation);
@@ -345,7 +351,6 @@ void operation_ship(struct operation *operation, struct message *message, struct
         stream.held_count++;
     } else if (reserved && (stream.answers == ANSWER_PEER || stream.answers == ANSWER_SWITCHING)) {
         operation->sync = (message->frame.flags & FRAME_SYNC) != 0;
-        operation->since = now_ms();
         atomic_fetch_add(&operation->waits, 1);
         *stream.last = operation;
         stream.last = &operation->next;
@@ -358,12 +363,15 @@ void operation_ship(struct operation *operation, struct message *message, struct
 void operation_end(struct operation *operation, int error) {
     operation->error = error;
     pthread_rwlock_unlock(&stream.gate);
+    metrics_time(TIME_LOCAL, (operation->since ? operation->since : metrics_now_us()) - operation->began);
+    metrics_count(COUNT_OPERATIONS, 1);
     settle(operation);
 }
 
 // ---- answers of the peer ----
 
 static void acknowledge(uint64_t seq, bool alone) {
+    int64_t now = metrics_now_us();
     struct operation *done = NULL, **done_last = &done;
     pthread_mutex_lock(&stream.lock);
     struct operation **link = &stream.first;
@@ -373,6 +381,7 @@ static void acknowledge(uint64_t seq, bool alone) {
             link = &operation->next;
             continue;
         }
+        metrics_time(TIME_WIRE, now - operation->since);
         *link = operation->next;
         if (stream.last == &operation->next) stream.last = link;
         operation->next = NULL;
@@ -387,7 +396,8 @@ static void acknowledge(uint64_t seq, bool alone) {
     } else if (seq > stream.applied) {
         stream.applied = seq;
     }
-    stream.progress_at = now_ms();
+    stream.progress_at = now / 1000;
+    metrics_count(COUNT_ACKNOWLEDGEMENTS, 1);
     tell_waiting();
     pthread_mutex_unlock(&stream.lock);
     settle_list(done);
@@ -406,6 +416,7 @@ static bool take_answer(const struct message *message) {
         pthread_mutex_lock(&stream.lock);
         if (stream.work != message->frame.size) stream.progress_at = now_ms();
         stream.work = message->frame.size;
+        metrics_peer_said(message->frame.offset, message->frame.rdev);
         pthread_mutex_unlock(&stream.lock);
         return true;
     case OP_ZONE_DIFFERS:
@@ -432,6 +443,7 @@ static void *reader_main(void *unused) {
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) break;
         used += (size_t)n;
+        metrics_count(COUNT_RECEIVED, (uint64_t)n);
         __atomic_store_n(&stream.received_at, now_ms(), __ATOMIC_RELAXED);
         size_t at = 0;
         struct message message;
@@ -457,6 +469,7 @@ static void *watch_main(void *unused) {
     int64_t beaten = 0;
     for (;;) {
         char reason[128] = "";
+        metrics_sample();
         pthread_mutex_lock(&stream.lock);
         struct timespec until;
         clock_gettime(CLOCK_REALTIME, &until);
@@ -470,7 +483,7 @@ static void *watch_main(void *unused) {
         int64_t now = now_ms(), heard = __atomic_load_n(&stream.received_at, __ATOMIC_RELAXED);
         if (now - heard > options.silence_timeout_ms) {
             snprintf(reason, sizeof reason, "nothing heard for %lld ms", (long long)(now - heard));
-        } else if (stream.first && now - stream.first->since > options.ack_timeout_ms) {
+        } else if (stream.first && now - stream.first->since / 1000 > options.ack_timeout_ms) {
             snprintf(reason, sizeof reason, "no acknowledgement within %d ms", options.ack_timeout_ms);
         } else if (stream.applied < stream.seq && resync_active() && now - stream.progress_at > RESYNC_SILENCE_MS) {
             snprintf(reason, sizeof reason, "the resynchronisation made no progress for %d s", RESYNC_SILENCE_MS / 1000);
@@ -640,6 +653,7 @@ void stream_get_status(struct stream_status *status) {
     snprintf(status->peer_generation, sizeof status->peer_generation, "%s", stream.up ? stream.peer_generation : "");
     status->held = stream.held_count;
     status->pending = stream.pending_count;
+    status->queued = stream.queue.used;
     status->applied = stream.applied;
     status->durable = stream.durable;
     pthread_mutex_unlock(&stream.lock);

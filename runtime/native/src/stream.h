@@ -19,7 +19,7 @@ struct operation {
     int error;        // of the local half: the application sees no other
     uint64_t seq;
     bool sync;
-    int64_t since;
+    int64_t began, since; // microseconds: the request, and its place in the stream
     size_t written;
     struct entry entry;
     struct open_file file;
@@ -38,6 +38,7 @@ struct stream_status {
     const char *peer; // none | resync | mirror | lost
     char address[96], peer_generation[GENERATION_SIZE];
     unsigned held, pending;
+    size_t queued; // bytes that are not sent yet
     uint64_t applied, durable;
 };
 

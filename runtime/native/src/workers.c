@@ -1,6 +1,7 @@
 // Threads are made when the first frame is handed out, so an idle secondary has none. Locks: the one of this file, outside of it none.
 #include "workers.h"
 #include "apply.h"
+#include "metrics.h"
 #include "receive.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@ struct job {
     struct message message;
     struct object *object;
     struct block *block;
+    int64_t read_at;
 };
 
 struct worker {
@@ -109,6 +111,7 @@ static void run(struct job *job) {
     }
     if (error) fail(&job->message, error);
     else receive_worked();
+    metrics_time(TIME_PEER, metrics_now_us() - job->read_at);
 }
 
 // With the lock held.
@@ -160,9 +163,9 @@ static struct worker *worker_of(const struct object *object) {
     return &workers.worker[(((uint64_t)object->ino + (uint64_t)object->dev) * 0x9E3779B97F4A7C15u >> 32) % WORKERS];
 }
 
-static void hand_out(struct worker *worker, const struct message *message, struct object *object, struct block *block) {
+static void hand_out(struct worker *worker, const struct message *message, struct object *object, struct block *block, int64_t read_at) {
     struct job *job = must(malloc(sizeof *job));
-    *job = (struct job){.message = *message, .object = object_keep(object), .block = block};
+    *job = (struct job){.message = *message, .object = object_keep(object), .block = block, .read_at = read_at};
     atomic_fetch_add(&block->references, 1);
     pthread_mutex_lock(&workers.lock);
     job->earlier = workers.youngest;
@@ -183,14 +186,14 @@ static void hand_out(struct worker *worker, const struct message *message, struc
     pthread_mutex_unlock(&workers.lock);
 }
 
-bool workers_apply(const struct message *message, struct block *block, size_t behind) {
+bool workers_apply(const struct message *message, struct block *block, size_t behind, int64_t read_at) {
     const struct frame *frame = &message->frame;
     if (frame->op == OP_PING) return !atomic_load(&workers.failed);
     struct object *object = object_find(frame->id);
     if (apply_is_of_one_file(message, object)) {
         struct worker *worker = worker_of(object);
         if (atomic_load(&worker->queued) || behind > BEHIND || frame->data_size >= HEAVY || frame->op == OP_ZONE_CHECK || frame->op == OP_VERIFY_ZONE || frame->op == OP_VERIFY_HOLE) {
-            hand_out(worker, message, object, block);
+            hand_out(worker, message, object, block, read_at);
             return !atomic_load(&workers.failed);
         }
     } else if (frame->op == OP_BARRIER || frame->op == OP_RESYNC_BEGIN || frame->op == OP_VERIFY_END || frame->flags & FRAME_REPLACE) {
@@ -206,6 +209,7 @@ bool workers_apply(const struct message *message, struct block *block, size_t be
         return false;
     }
     receive_worked();
+    metrics_time(TIME_PEER, metrics_now_us() - read_at);
     if (!atomic_load(&workers.queued)) {
         atomic_store(&workers.read, frame->seq);
     } else {

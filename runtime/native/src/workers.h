@@ -19,7 +19,7 @@ unsigned char *block_bytes(struct block *block);
 void workers_start(void); // of a new session
 void workers_stop(void);  // everything handed out is applied (or the session failed) when it returns
 // From the reading thread. `behind`: received bytes that wait behind this frame. False: the session must end.
-bool workers_apply(const struct message *message, struct block *block, size_t behind);
+bool workers_apply(const struct message *message, struct block *block, size_t behind, int64_t read_at);
 void workers_drain(void);         // everything read so far is applied
 uint64_t workers_applied(void);   // no gaps
 bool workers_failed(void);        // after it nothing counts as applied any more
