@@ -153,12 +153,12 @@ static void *flusher_main(void *unused) {
     uint64_t flushed = 0;
     int64_t flushed_at = now_ms(), beaten = 0;
     for (;;) {
+        metrics_sample();
         pthread_mutex_lock(&durable.lock);
         wait_ms(100);
         bool ending = durable.ending;
         pthread_mutex_unlock(&durable.lock);
         if (ending) return NULL;
-        metrics_sample();
         int64_t now = now_ms();
         if (now - beaten >= HEARTBEAT_MS) {
             receive_answer(OP_PING, 0, NULL);
