@@ -224,6 +224,7 @@ int main(int count, char **arguments) {
         pthread_mutex_unlock(&state_lock);
     }
     if (mount_clear_stale(was_secondary)) return 1;
+    module_keeps_protection();
     pthread_t signals;
     if (pthread_create(&signals, NULL, signals_main, &set)) abort();
     control_run();

@@ -22,6 +22,7 @@
 
 #define CONNECT_MS 5000
 #define UNMOUNT_MS 5000
+#define PROTECTED_S 10 // for a role to be taken after a crash
 
 static pthread_mutex_t command_lock = PTHREAD_MUTEX_INITIALIZER;
 enum role { IDLE, PRIMARY, SECONDARY };
@@ -106,6 +107,7 @@ int module_primary(const char *generation, bool force, struct failure *failure) 
         goto done;
     }
     if (role == SECONDARY) close_secondary();
+    mount_unprotect();
     int error = open_roots();
     if (error) {
         result = fail(failure, "directory", "a replicated directory cannot be opened: %s", strerror(error));
@@ -253,6 +255,7 @@ int module_secondary(const char *address, unsigned port, const char *generation,
         result = fail(failure, "state", "this node is %s already", module_role());
         goto done;
     }
+    mount_unprotect();
     int error = open_roots();
     if (error) {
         result = fail(failure, "directory", "a replicated directory cannot be opened: %s", strerror(error));
@@ -303,7 +306,25 @@ int module_idle(bool force, struct failure *failure) {
     int result = 0;
     pthread_mutex_lock(&command_lock);
     if (role == SECONDARY) close_secondary();
+    if (role == IDLE) mount_unprotect();
     if (role == PRIMARY) result = leave_primary(UNMOUNT_MS, force, failure);
     pthread_mutex_unlock(&command_lock);
     return result;
+}
+
+// What protected the secondary of a killed process goes on doing so until somebody says what this node is; a node that nobody wants has ordinary
+// directories again.
+static void *protection_main(void *unused) {
+    (void)unused;
+    struct timespec pause = {.tv_sec = PROTECTED_S};
+    nanosleep(&pause, NULL);
+    pthread_mutex_lock(&command_lock);
+    if (role == IDLE) mount_unprotect();
+    pthread_mutex_unlock(&command_lock);
+    return NULL;
+}
+
+void module_keeps_protection(void) {
+    pthread_t thread;
+    if (mount_is_protected() && pthread_create(&thread, NULL, protection_main, NULL) == 0) pthread_detach(thread);
 }

@@ -16,4 +16,5 @@ int module_publish(const char *generation, struct failure *failure);
 int module_secondary(const char *address, unsigned port, const char *generation, bool clean, struct failure *failure);
 int module_handover(int timeout_ms, struct failure *failure);
 int module_idle(bool force, struct failure *failure);
+void module_keeps_protection(void); // at start
 const char *module_role(void);

@@ -114,6 +114,13 @@ int mount_protect(void) {
     return 0;
 }
 
+bool mount_is_protected(void) {
+    for (unsigned i = 0; i < options.directories; i++) {
+        if (protecting[i]) return true;
+    }
+    return false;
+}
+
 void mount_unprotect(void) {
     for (unsigned i = 0; i < options.directories; i++) {
         // Readers keep what they opened; the next open finds the ordinary directory.
@@ -157,15 +164,16 @@ static char kind_on_top(const char *path) {
 int mount_clear_stale(bool was_protected) {
     for (unsigned i = 0; i < options.directories; i++) {
         const char *path = options.directory[i].path;
-        for (char kind; (kind = kind_on_top(path)) == 'f' || (kind == 'r' && was_protected);) {
+        char kind;
+        while ((kind = kind_on_top(path)) == 'f') {
             say("removing what an earlier process left mounted over %s", path);
-            if (kind == 'f') umount2(path, MNT_FORCE | UMOUNT_NOFOLLOW);
+            umount2(path, MNT_FORCE | UMOUNT_NOFOLLOW);
             if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) && errno != EINVAL) {
                 say("cannot remove it: %s", strerror(errno));
                 return errno;
             }
-            if (kind == 'r') break;
         }
+        protecting[i] = kind == 'r' && was_protected; // stays until a role is taken or refused
     }
     return 0;
 }

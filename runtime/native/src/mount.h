@@ -9,3 +9,4 @@ void mount_close(void);                    // after a release, when nothing is l
 bool mount_serving(void);
 int mount_protect(void);                   // secondary: read-only
 void mount_unprotect(void);
+bool mount_is_protected(void); // also by a process that was killed

@@ -41,7 +41,9 @@ static struct {
 
 void receive_failed(const struct message *message, int error) {
     char why[512];
-    snprintf(why, sizeof why, "%s %s%s: %s", operation_name(message->frame.op), message->name ? message->name : "", message->name2 ? " ..." : "", strerror(error));
+    snprintf(why, sizeof why, "%s%s%s%s: %s", operation_name(message->frame.op), message->name ? " " : "", message->name ? message->name : "", message->name2 ? " ..." : "",
+             strerror(error));
+    if (error == ENOSPC || error == EDQUOT) event_send("error", "code", "disk_full", "message", "the disk of this node is full: it cannot be the secondary until there is room", (char *)NULL);
     pthread_mutex_lock(&state_lock);
     state.exact = false;
     state_save();
@@ -123,6 +125,10 @@ static void receive_stream(int fd, char *why, size_t why_size) {
         block = make_room(block, &start, &used);
     }
     block_release(block);
+}
+
+// When no worker can fail any more.
+static void tell_why(char *why, size_t why_size) {
     pthread_mutex_lock(&receive.lock);
     if (receive.stopping) snprintf(why, why_size, "this node stops being a secondary");
     else if (*receive.trouble) snprintf(why, why_size, "%s", receive.trouble);
@@ -150,6 +156,7 @@ static void serve(int fd, const char *address, const char *peer_generation) {
     durable_begin();
     receive_stream(fd, why, sizeof why);
     workers_stop();
+    tell_why(why, sizeof why);
     shutdown(fd, SHUT_RDWR);
     durable_end();
     verify_session_ends();
