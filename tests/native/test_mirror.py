@@ -236,14 +236,15 @@ async def test_a_killed_primary_has_acknowledged_nothing_that_the_secondary_lack
     assert records(mirrored.b.data / "log") >= writer.acknowledged
     await mirrored.b.told(PrimaryLost)
 
-    # The survivor serves; the killed one removes its stale mount, knows that its record is worth nothing, and is compared whole.
+    # The survivor serves; the killed one removes its stale mount, and its log names what it may have that nobody else has.
     await mirrored.b.plane.primary(generation="3")
     await in_thread(lambda: (mirrored.b.data / "after").write_text("after"))
     await mirrored.a.restart()
     assert not (await mirrored.a.plane.status()).exact
     assert os.path.isdir(mirrored.a.data)
     await mirrored.listen(mirrored.a)
-    assert not (await mirrored.connect(mirrored.b)).incremental
+    connected = await mirrored.connect(mirrored.b)
+    assert connected.incremental, connected.reason
     await in_mirror(mirrored.b)
     await mirrored.b.plane.handover()
     assert_equal(mirrored.a.data, mirrored.b.data)

@@ -3,7 +3,7 @@
 // The log is appended: a record of fixed size each, a place with its handle behind it, every one with a check. A cut at any byte leaves what is
 // before it readable. Invariant: the log is believed when it names the base of the record and either is closed by its end record or was written
 // in this boot of the machine while changes were tracked (every mark was written before its modification began).
-#include "dirty.h"
+#include "activity.h"
 #include "state.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { RECORD_BEGIN = 0x52, RECORD_MARK, RECORD_END, RECORD_PLACE, RECORD_TRACK };
+enum { RECORD_BEGIN = 0x52, RECORD_MARK, RECORD_END, RECORD_PLACE, RECORD_TRACK, RECORD_DOUBT, RECORD_SINCE, RECORD_DOUBT_ALL };
 
 #define ZONES_LIMIT (1u << 20) // of one range
 
@@ -26,11 +26,12 @@ _Static_assert(sizeof(struct record) == 40, "records travel to the disk as they 
 
 static struct {
     pthread_mutex_t lock;
-    struct dirty_set set;
+    struct dirty_set set, doubts;
     size_t count, linked;
     uint64_t bytes;
     int log;
     bool usable;
+    bool everything; // the peer may lose anything with its memory
 } dirty = {.lock = PTHREAD_MUTEX_INITIALIZER, .log = -1};
 
 void dirty_set_clear(struct dirty_set *set) {
@@ -47,6 +48,7 @@ void dirty_set_copy(struct dirty_set *to, const struct dirty_set *from) {
     marks_copy(&to->placed, &from->placed);
     zones_copy(&to->zones, &from->zones);
     to->unplaced = from->unplaced;
+    to->since = from->since;
     to->places = to->room = from->places;
     if (!to->places) return;
     to->place = must(malloc(to->places * sizeof *to->place));
@@ -131,7 +133,9 @@ static bool add_mark(const struct touch *touch, bool *unknown) {
 
 static void forget_everything(void) {
     dirty_set_clear(&dirty.set);
+    dirty_set_clear(&dirty.doubts);
     dirty.count = dirty.linked = 0;
+    dirty.everything = false;
     dirty.bytes = 0;
 }
 
@@ -158,11 +162,13 @@ static void append_or_confess(const void *bytes, size_t size) {
     say("%s/rfs.dirty cannot be written: the next resync compares everything", options.state_dir);
 }
 
+// NULL: something cannot be placed.
 static void append_place(const struct place *place) {
     struct {
         struct record record;
         struct place place;
-    } both = {record_make(RECORD_PLACE, NULL), *place};
+    } both = {record_make(RECORD_PLACE, NULL), place ? *place : (struct place){.size = HANDLE_LIMIT + 1}};
+    if (!place) both.place.check = (uint32_t)fnv64(both.place.bytes, sizeof both.place.bytes);
     append_or_confess(&both, sizeof both);
 }
 
@@ -183,15 +189,20 @@ static bool take_record(const struct record *record, FILE *file, struct reading 
     struct touch touch = {record->directory, record->flags, record->key, record->offset, record->size};
     struct place place;
     switch (record->kind) {
+    case RECORD_DOUBT: // nobody knows any more what the peer lost
     case RECORD_MARK:
         if (touch.flags & ~MARK_ANY || touch.directory >= DIRECTORY_LIMIT) return false;
         add_mark(&touch, &unknown);
+        return true;
+    case RECORD_SINCE:
+        if (!dirty.set.since || (int64_t)record->offset < dirty.set.since) dirty.set.since = (int64_t)record->offset;
         return true;
     case RECORD_PLACE:
         if (fread(&place, sizeof place, 1, file) != 1 || place.check != (uint32_t)fnv64(place.bytes, sizeof place.bytes)) return false;
         if (place.size > HANDLE_LIMIT) dirty.set.unplaced = true;
         else dirty_set_place(&dirty.set, &place);
         return true;
+    case RECORD_DOUBT_ALL: return reading->begun = false;
     case RECORD_TRACK: return reading->tracked = true;
     case RECORD_END: return reading->ended = true;
     default: return false;
@@ -210,34 +221,8 @@ static struct reading log_read(void) {
     return reading;
 }
 
-bool dirty_recover(bool same_boot) {
-    char path[4096];
-    log_path(path, sizeof path);
-    pthread_mutex_lock(&dirty.lock);
-    struct reading reading = log_read();
-    forget_everything();
-    bool believed = reading.ended || (reading.tracked && same_boot);
-    if (believed && !reading.ended) {
-        struct record record = record_make(RECORD_END, NULL);
-        int log = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
-        believed = log >= 0 && ftruncate(log, reading.good) == 0 && write(log, &record, sizeof record) == (ssize_t)sizeof record && fsync(log) == 0;
-        if (log >= 0) close(log);
-    }
-    pthread_mutex_unlock(&dirty.lock);
-    return believed;
-}
-
-// With dirty.lock held: a log of what is in memory that counts from the base of the record.
-static int log_create(bool tracked) {
-    char path[4096];
-    log_path(path, sizeof path);
-    if (dirty.log >= 0) close(dirty.log);
-    dirty.log = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
-    struct touch base = {.key = base_check()};
-    struct record record = record_make(RECORD_BEGIN, &base);
-    dirty.usable = append(&record, sizeof record) && state.base[0];
-    if (dirty.log < 0) return errno;
-    const struct dirty_set *set = &dirty.set;
+static void log_set(const struct dirty_set *set) {
+    struct record record;
     for (size_t i = 0; i < set->marks.size; i++) {
         const struct mark *mark = &set->marks.slot[i];
         if (!(mark->flags & MARK_ANY)) continue;
@@ -258,12 +243,73 @@ static int log_create(bool tracked) {
         }
     }
     for (size_t i = 0; i < set->places; i++) append_place(&set->place[i]);
-    if (set->unplaced) append_place(&(struct place){.size = HANDLE_LIMIT + 1, .check = (uint32_t)fnv64((unsigned char[HANDLE_LIMIT]){0}, HANDLE_LIMIT)});
-    if (tracked) {
-        record = record_make(RECORD_TRACK, NULL);
-        append_or_confess(&record, sizeof record);
+    if (set->unplaced) append_place(NULL);
+    struct touch since = {.offset = (uint64_t)set->since};
+    record = record_make(RECORD_SINCE, &since);
+    if (set->since) append_or_confess(&record, sizeof record);
+}
+
+// With dirty.lock held: a log of what is in memory that counts from the base of the record, whole on disk before it replaces the one so far.
+static int log_create(bool tracked, bool ended) {
+    char path[4096], fresh[4096];
+    log_path(path, sizeof path);
+    snprintf(fresh, sizeof fresh, "%s/rfs.dirty.new", options.state_dir);
+    if (dirty.log >= 0) close(dirty.log);
+    dirty.log = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+    struct touch base = {.key = base_check()};
+    struct record record = record_make(RECORD_BEGIN, &base);
+    dirty.usable = append(&record, sizeof record) && state.base[0];
+    if (dirty.log < 0) return errno;
+    log_set(&dirty.set);
+    record = record_make(ended ? RECORD_END : RECORD_TRACK, NULL);
+    if (tracked || ended) append_or_confess(&record, sizeof record);
+    int folder = open(options.state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int error = folder < 0 || fsync(dirty.log) || rename(fresh, path) || fsync(folder) ? errno : 0;
+    if (folder >= 0) close(folder);
+    return error;
+}
+
+// Of the activity log, into the set. A range is taken as it is; a directory with what is young in it.
+static void take_activity(const struct touch *touch, const struct place *place) {
+    bool unknown;
+    if (place) {
+        dirty_set_place(&dirty.set, place);
+    } else if (touch) {
+        struct touch mark = *touch;
+        if (mark.flags & MARK_LIST) mark.flags |= MARK_YOUNG;
+        add_mark(&mark, &unknown);
+    } else {
+        dirty.set.unplaced = true;
     }
-    return 0;
+}
+
+bool dirty_recover(bool same_boot) {
+    char path[4096];
+    int64_t written_at = 0;
+    bool alone = false;
+    snprintf(path, sizeof path, "%s/rfs.activity", options.state_dir);
+    pthread_mutex_lock(&dirty.lock);
+    struct reading reading = log_read();
+    if (!reading.begun) forget_everything();
+    bool active = activity_recover(take_activity, &written_at, &alone);
+    bool believed = reading.ended || (active && (!alone || reading.begun)) || (reading.tracked && same_boot);
+    if (active && written_at && (!dirty.set.since || written_at < dirty.set.since)) dirty.set.since = written_at;
+    if (believed && !reading.ended) believed = log_create(true, true) == 0 && dirty.usable;
+    if (believed) unlink(path);
+    if (dirty.log >= 0) close(dirty.log);
+    dirty.log = -1;
+    forget_everything();
+    pthread_mutex_unlock(&dirty.lock);
+    return believed;
+}
+
+bool dirty_offer(struct dirty_set *set) {
+    pthread_mutex_lock(&dirty.lock);
+    bool whole = state.base[0] && dirty.log < 0 && log_read().ended;
+    if (whole && set) dirty_set_copy(set, &dirty.set);
+    if (dirty.log < 0) forget_everything();
+    pthread_mutex_unlock(&dirty.lock);
+    return whole;
 }
 
 // ---- from outside ----
@@ -274,7 +320,7 @@ int dirty_begin(bool keep) {
         forget_everything();
         if (keep) state.base[0] = 0;
     }
-    int error = log_create(true);
+    int error = log_create(true, false);
     pthread_mutex_unlock(&dirty.lock);
     if (error) say("%s/rfs.dirty: %s", options.state_dir, strerror(error));
     return error;
@@ -293,25 +339,97 @@ bool dirty_touch(const struct touch *touch) {
 
 void dirty_mark(unsigned directory, uint64_t key, uint32_t flags) {
     struct touch touch = {directory, flags, key, 0, 0};
-    if (dirty_touch(&touch)) dirty_place(directory, -1);
+    if (dirty_touch(&touch)) dirty_place(NULL);
 }
 
-void dirty_place(unsigned directory, int object) {
-    struct place place = {.directory = directory, .size = HANDLE_LIMIT + 1};
-    bool known = object >= 0 && place_make(directory, object, &place);
-    if (!known) place.check = (uint32_t)fnv64(place.bytes, sizeof place.bytes);
+void dirty_place(const struct place *place) {
     pthread_mutex_lock(&dirty.lock);
-    if (known ? dirty_set_place(&dirty.set, &place) : !dirty.set.unplaced) {
-        dirty.set.unplaced = dirty.set.unplaced || !known;
-        append_place(&place);
+    if (place ? dirty_set_place(&dirty.set, place) : !dirty.set.unplaced) {
+        dirty.set.unplaced = dirty.set.unplaced || !place;
+        append_place(place);
     }
     pthread_mutex_unlock(&dirty.lock);
+}
+
+void dirty_doubt(const struct touch *touch) {
+    pthread_mutex_lock(&dirty.lock);
+    marks_add(&dirty.doubts.marks, touch->directory, touch->key, touch->flags);
+    if (touch->size) zones_add(&dirty.doubts.zones, touch->directory, touch->key, zone_of(touch->offset), zone_of(touch->offset + touch->size - 1));
+    struct record record = record_make(RECORD_DOUBT, touch);
+    append_or_confess(&record, sizeof record);
+    pthread_mutex_unlock(&dirty.lock);
+}
+
+void dirty_doubt_places(const struct dirty_set *places, bool everything) {
+    pthread_mutex_lock(&dirty.lock);
+    for (size_t i = 0; i < places->places; i++) {
+        if (dirty_set_place(&dirty.doubts, &places->place[i])) append_place(&places->place[i]);
+    }
+    if (places->unplaced) append_place(NULL);
+    dirty.doubts.unplaced = dirty.doubts.unplaced || places->unplaced;
+    struct record record = record_make(RECORD_DOUBT_ALL, NULL);
+    if (everything && !dirty.everything) append_or_confess(&record, sizeof record);
+    dirty.everything = dirty.everything || everything;
+    pthread_mutex_unlock(&dirty.lock);
+}
+
+void dirty_admit_places(void) {
+    pthread_mutex_lock(&dirty.lock);
+    for (size_t i = 0; i < dirty.doubts.places; i++) dirty_set_place(&dirty.set, &dirty.doubts.place[i]);
+    dirty.set.unplaced = dirty.set.unplaced || dirty.doubts.unplaced;
+    pthread_mutex_unlock(&dirty.lock);
+}
+
+void dirty_admit(const struct dirty_set *set) {
+    for (size_t i = 0; i < set->marks.size; i++) {
+        const struct mark *mark = &set->marks.slot[i];
+        struct touch touch = {mark->directory, mark->flags & MARK_ANY, mark->key, 0, 0};
+        if (touch.flags) dirty_touch(&touch);
+    }
+    for (size_t i = 0; i < set->zones.size; i++) {
+        const struct zone_block *block = &set->zones.slot[i];
+        uint64_t begin = (uint64_t)block->number * ZONE_BLOCK, end = begin + ZONE_BLOCK;
+        if (!block->directory) continue;
+        for (uint64_t zone = begin; (zone = zones_next(&set->zones, block->directory - 1, block->key, zone, end)) != NO_ZONE; zone++) {
+            struct touch touch = {block->directory - 1, MARK_META, block->key, zone_start(zone), zone_start(zone + 1) - zone_start(zone)};
+            dirty_touch(&touch);
+        }
+    }
+    for (size_t i = 0; i < set->places; i++) dirty_place(&set->place[i]);
+    if (set->unplaced) dirty_place(NULL);
+    pthread_mutex_lock(&dirty.lock);
+    if (set->since && (!dirty.set.since || set->since < dirty.set.since)) dirty.set.since = set->since;
+    struct touch since = {.offset = (uint64_t)set->since};
+    struct record record = record_make(RECORD_SINCE, &since);
+    if (set->since) append_or_confess(&record, sizeof record);
+    pthread_mutex_unlock(&dirty.lock);
+}
+
+bool dirty_admit_doubts(void) {
+    pthread_mutex_lock(&dirty.lock);
+    struct dirty_set doubts = dirty.doubts;
+    bool known = !dirty.everything;
+    dirty.doubts = (struct dirty_set){0};
+    pthread_mutex_unlock(&dirty.lock);
+    dirty_admit(&doubts);
+    dirty_set_clear(&doubts);
+    return known;
+}
+
+int dirty_sync(void) {
+    pthread_mutex_lock(&dirty.lock);
+    int log = dirty.usable && dirty.log >= 0 ? fcntl(dirty.log, F_DUPFD_CLOEXEC, 3) : -1;
+    pthread_mutex_unlock(&dirty.lock);
+    if (log < 0) return EIO;
+    int error = fdatasync(log) ? errno : 0;
+    close(log);
+    return error;
 }
 
 int dirty_restart(void) {
     pthread_mutex_lock(&dirty.lock);
     forget_everything();
-    int error = log_create(false);
+    int error = log_create(false, false);
     pthread_mutex_unlock(&dirty.lock);
     return error;
 }

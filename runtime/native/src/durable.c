@@ -53,7 +53,7 @@ static int reach_barrier(const struct synced *synced) {
     pthread_mutex_lock(&state_lock);
     if (synced->barrier == BARRIER_MIRROR) {
         snprintf(state.base, sizeof state.base, "%.32s", synced->text);
-        state.inconsistent = false;
+        state.inconsistent = state.partial = state.lost = state.logged = false;
         state.exact = true;
         error = state_save();
     } else if (synced->barrier == BARRIER_PUBLISH) {
@@ -131,8 +131,10 @@ void receive_barrier(const struct message *message) {
 
 int receive_resync_begins(const struct message *message) {
     pthread_mutex_lock(&state_lock);
+    // Of what changed since the base: if it is interrupted the next one can go on from there.
+    state.partial = !(message->frame.flags & FRAME_FULL) && (!state.inconsistent || state.partial);
     state.inconsistent = true;
-    state.exact = false;
+    if (!state.partial) state.exact = state.lost = state.logged = false;
     int error = state_save();
     pthread_mutex_unlock(&state_lock);
     reconcile_end();

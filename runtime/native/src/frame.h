@@ -48,7 +48,7 @@ enum frame_op {
     OP_DONE,          // the frame `seq`: synced
     OP_DURABLE,       // every frame up to `seq` is on disk
     OP_ZONE_DIFFERS,
-    OP_CREATED, // object `id` of a listing was missing: `size` is the inode number on the primary
+    OP_CREATED, // an object of a listing was missing: `name` is its kind (d, f), its directory and its key on the primary
     OP_TROUBLE, // the secondary leaves: `name` says why
     OP_VERIFY_ASK = 176,
     OP_VERIFY_DIFFERS, // the object `size` of directory `valid`, of which `name` is the path: `mode` says in what

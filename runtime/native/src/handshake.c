@@ -2,6 +2,7 @@
 // Neither key nor data of the module are shown to a peer that has not proven the key.
 #include "handshake.h"
 #include "frame.h"
+#include "offer.h"
 #include "select.h"
 #include "state.h"
 #include <errno.h>
@@ -16,6 +17,7 @@
 #include <sys/time.h>
 
 #define HANDSHAKE_S 5
+#define OFFER_S 120
 #define OFFER_LIMIT 16384
 
 struct hello {
@@ -117,6 +119,13 @@ static int exchange_hello(int fd, struct hello *mine, struct hello *theirs, stru
     return 0;
 }
 
+// A log may take a while to be looked up.
+static void patient(int fd) {
+    struct timeval limit = {.tv_sec = OFFER_S};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+}
+
 static void endless(int fd) {
     struct timeval none = {0};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof none);
@@ -146,6 +155,12 @@ int handshake_connect(int fd, bool full, struct peer *peer) {
     value_of(text, "base", peer->base, sizeof peer->base);
     value_of(text, "exact", word, sizeof word);
     peer->exact = strcmp(word, "1") == 0;
+    value_of(text, "lost", word, sizeof word);
+    peer->lost = strcmp(word, "1") == 0;
+    value_of(text, "log", word, sizeof word);
+    peer->log = strcmp(word, "1") == 0;
+    patient(fd);
+    if (peer->log && !offer_receive(fd, get, &peer->named, &peer->log_whole)) return refuse(peer, "unreachable", "the other node did not tell its log to the end");
     endless(fd);
     return 0;
 }
@@ -177,9 +192,12 @@ int handshake_accept(int fd, struct peer *peer) {
         return -1;
     }
     pthread_mutex_lock(&state_lock);
-    snprintf(text, sizeof text, "generation=%s\nbase=%s\nexact=%d\n", state.generation, state.base, state.exact && !state.inconsistent);
+    bool counts = !state.inconsistent || state.partial, exact = state.exact && counts, lost = !exact && state.lost && counts;
+    bool log = !exact && state.logged && counts && dirty_offer(NULL);
+    snprintf(text, sizeof text, "generation=%s\nbase=%s\nexact=%d\nlost=%d\nlog=%d\n", state.generation, state.base, exact, lost, log);
     pthread_mutex_unlock(&state_lock);
-    if (!put_text(fd, text)) return refuse(peer, "unreachable", "the connection was closed");
+    patient(fd);
+    if (!put_text(fd, text) || (log && !offer_send(fd, put))) return refuse(peer, "unreachable", "the connection was closed");
     endless(fd);
     return 0;
 }

@@ -185,17 +185,16 @@ char *inode_path(struct inode *inode) {
 }
 
 // A rename at this moment does no harm: it remembers both of its directories itself.
-void inode_place(struct inode *inode) {
-    if (S_ISDIR(inode->type)) {
-        dirty_place(inode->directory->index, inode->fd);
-        return;
-    }
+int inode_place(struct inode *inode, struct place *place) {
+    unsigned directory = inode->directory->index;
+    if (S_ISDIR(inode->type)) return place_make(directory, inode->fd, place) ? 0 : EOPNOTSUPP;
     char *path = inode_path(inode);
-    if (!path) return; // no name, nothing to find
+    if (!path) return errno ? errno : ENOENT;
     char *slash = strrchr(path, '/');
     if (slash) *slash = 0;
-    int parent = slash ? openat(inode->directory->root, path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : dup(inode->directory->root);
-    dirty_place(inode->directory->index, parent);
-    if (parent >= 0) close(parent);
+    int parent = slash ? openat(inode->directory->root, path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : inode->directory->root;
+    bool made = parent >= 0 && place_make(directory, parent, place);
+    if (slash && parent >= 0) close(parent);
     free(path);
+    return made ? 0 : EOPNOTSUPP;
 }

@@ -1,6 +1,6 @@
 // The objects that the kernel knows of, on the primary: one O_PATH descriptor each.
 #pragma once
-#include "common.h"
+#include "dirty.h"
 
 struct inode {
     struct inode *next;
@@ -33,4 +33,5 @@ uint64_t inode_key(const struct inode *inode);
 bool inode_name_fits(const struct inode *parent, const char *name);
 // Path inside its directory ("" for the root), allocated. NULL with errno; ENOENT: it has no name any more.
 char *inode_path(struct inode *inode);
-void inode_place(struct inode *inode); // the directory that holds it, or that it is: a resync will look there
+// The directory that holds it, or that it is: a resync will look there. 0, ENOENT: it has no name and nothing needs to be found, or an error.
+int inode_place(struct inode *inode, struct place *place);

@@ -9,8 +9,9 @@
 #define MARK_LINKED 16u // a file of several names that gained or changed one: all of them must be listed again
 #define MARK_HEAD 32u   // of the bytes the first zone (and everything of MARK_META)
 #define MARK_ZONES 64u  // of the bytes what the set of zones says (and everything of MARK_META)
+#define MARK_YOUNG 128u // a directory: also what in it is young, the bytes too
 #define MARK_BYTES (MARK_CONTENT | MARK_HEAD | MARK_ZONES)
-#define MARK_ANY 127u
+#define MARK_ANY 255u
 
 struct mark {
     uint32_t directory, flags;

@@ -1,5 +1,6 @@
 // What each command does, in order. The record on disk changes before what it promises begins, and after what it confesses.
 #include "module.h"
+#include "activity.h"
 #include "diff.h"
 #include "frame.h"
 #include "handshake.h"
@@ -64,10 +65,13 @@ static void close_primary(bool equal_to_peer) {
     inodes_close();
     for (unsigned i = 0; i < options.directories; i++) syncfs(options.directory[i].root);
     int error = dirty_close();
+    activity_end(!error);
     pthread_mutex_lock(&state_lock);
     snprintf(state.role, sizeof state.role, "idle");
     if (error) state.base[0] = 0;
     state.exact = state.base[0] && (equal_to_peer || (dirty_usable() && dirty_count() == 0));
+    state.logged = !state.exact && state.base[0] && dirty_usable();
+    state.lost = false;
     state.clean = true;
     state_save();
     pthread_mutex_unlock(&state_lock);
@@ -115,17 +119,19 @@ int module_primary(const char *generation, bool force, struct failure *failure) 
     }
     pthread_mutex_lock(&state_lock);
     if (state.inconsistent) state.base[0] = 0;
-    state.inconsistent = false;
+    if (state.lost) state.base[0] = 0; // forced, or the register's only holder: what it lost is known to nobody
+    state.inconsistent = state.partial = state.lost = false;
     bool fresh = state.exact; // equal to the base: an empty set counts from it. Otherwise go on with the set that was closed in order
     state.exact = false;
     pthread_mutex_unlock(&state_lock);
     error = dirty_begin(!fresh);
     if (!error) error = save_role("primary", false, generation);
+    if (!error) error = activity_begin();
     if (!error) {
         error = mount_serve();
         if (error) {
             inodes_close();
-            dirty_close();
+            activity_end(dirty_close() == 0);
             save_role("idle", true, NULL);
         }
     }
@@ -170,7 +176,8 @@ static const char *why_full(bool full, const struct peer *peer) {
     if (full) return "asked for";
     if (!state.base[0] || !dirty_usable()) return "this node's record of changes does not reach back to a mirror";
     if (strcmp(state.base, peer->base) != 0) return "the copies do not count from the same mirror";
-    if (!peer->exact) return "the other copy may have lost or changed something since the mirror";
+    if (peer->log && !peer->log_whole) return "the other copy was served, and its record of changes names not everything";
+    if (!peer->exact && !peer->lost && !peer->log) return "the other copy may have lost or changed something since the mirror";
     return NULL;
 }
 
@@ -199,15 +206,19 @@ int module_connect(const char *host, const char *port, const char *generation, b
     if (handshake_connect(fd, full, &peer)) {
         close(fd);
         result = fail(failure, peer.code, "%s port %s: %s", host, port, peer.why);
+        dirty_set_clear(&peer.named);
         goto done;
     }
     const char *why = why_full(full, &peer);
+    if (!why && peer.log) dirty_admit(&peer.named);
+    if (!why && peer.lost && !dirty_admit_doubts()) why = "the other copy may have lost anything";
+    dirty_set_clear(&peer.named);
     *incremental = !why;
     snprintf(reason, reason_size, "%s", why ? why : "");
     snprintf(peer_generation, peer_size, "%s", peer.generation);
     char address[96];
     snprintf(address, sizeof address, "%.64s:%.16s", host, port);
-    resync_prepare(why != NULL);
+    resync_prepare(why != NULL, peer.log || peer.lost);
     say("connected to %s, resynchronisation %s%s", address, why ? "full: " : "incremental", why ? why : "");
     stream_start(fd, address, peer.generation);
     if (resync_run()) abort();
@@ -262,7 +273,7 @@ int module_secondary(const char *address, unsigned port, const char *generation,
         goto done;
     }
     pthread_mutex_lock(&state_lock);
-    if (!clean) state.exact = false;
+    if (!clean) state.exact = state.lost = state.logged = false;
     pthread_mutex_unlock(&state_lock);
     error = mount_protect();
     if (error) {

@@ -49,7 +49,7 @@ uint32_t metadata_mark(const struct inode *inode) {
     return S_ISREG(inode->type) || S_ISDIR(inode->type) ? MARK_META : MARK_META | MARK_LINKED;
 }
 
-static void touch_object_of(struct operation *operation, const struct inode *parent, const struct stat *st, bool moves) {
+static void touch_object_of(struct operation *operation, struct inode *parent, const struct stat *st, bool moves) {
     uint64_t key = mark_key(parent->directory->index, st->st_dev, st->st_ino);
     uint32_t flags = S_ISDIR(st->st_mode) ? MARK_LIST | (moves ? MARK_TREE : 0) : S_ISREG(st->st_mode) ? MARK_CONTENT : MARK_META;
     if (!S_ISDIR(st->st_mode) && st->st_nlink > 1) flags |= MARK_LINKED;
@@ -144,7 +144,7 @@ void op_symlink(const struct fuse_request *request, const char *target, uint64_t
 }
 
 // A resync that runs must find what got another place; a later one must compare it there.
-static void entry_moves(struct operation *operation, const struct inode *parent, int at, const char *name) {
+static void entry_moves(struct operation *operation, struct inode *parent, int at, const char *name) {
     struct stat st;
     int fd = openat(at, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) return;

@@ -45,7 +45,7 @@ void receive_failed(const struct message *message, int error) {
              strerror(error));
     if (error == ENOSPC || error == EDQUOT) event_send("error", "code", "disk_full", "message", "the disk of this node is full: it cannot be the secondary until there is room", (char *)NULL);
     pthread_mutex_lock(&state_lock);
-    state.exact = false;
+    state.exact = state.lost = state.logged = false;
     state_save();
     pthread_mutex_unlock(&state_lock);
     pthread_mutex_lock(&receive.lock);

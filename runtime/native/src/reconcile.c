@@ -2,6 +2,7 @@
 #include "local.h"
 #include "receive.h"
 #include "select.h"
+#include "state.h"
 #include "workers.h"
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -126,6 +127,12 @@ static int set_metadata(int object, const struct message *message) {
     return error ? error : local_set_times(object, f->mtime_s, f->mtime_n);
 }
 
+static void tell_created(char kind, const struct frame *f) {
+    char what[64];
+    snprintf(what, sizeof what, "%c %u %llu", kind, listing.directory, (unsigned long long)f->size);
+    receive_answer(OP_CREATED, f->seq, what);
+}
+
 static int list_entry(const struct message *message) {
     const struct frame *f = &message->frame;
     if (listing.fd < 0 || !name_is_entry(message->name)) return EPROTO;
@@ -140,7 +147,9 @@ static int list_entry(const struct message *message) {
         claim->directory = DIRECTORY_LIMIT;
         claim = NULL;
     }
-    bool replace = here && is_other(&st, message);
+    bool replace = here && is_other(&st, message), linked = !S_ISDIR(f->mode) && !(f->flags & FRAME_FULL) && (f->flags & FRAME_CLAIM || (here && st.st_nlink > 1));
+    // A copy that was served may have other names of a file than its source, and a listing shows only those of one directory.
+    if (linked && state_is_doubtful() && (!here || f->offset != st.st_nlink)) tell_created('l', f);
     if (here && !replace && !S_ISDIR(f->mode)) {
         struct claim *other = claim_by_inode(&st);
         if (claim) replace = other != claim;
@@ -158,7 +167,7 @@ static int list_entry(const struct message *message) {
             error = local_link(claim->object, listing.fd, message->name);
         } else {
             error = create_entry(message);
-            if ((S_ISREG(f->mode) || S_ISDIR(f->mode)) && !(f->flags & FRAME_FULL)) receive_answer(OP_CREATED, f->seq, NULL);
+            if ((S_ISREG(f->mode) || S_ISDIR(f->mode)) && !(f->flags & FRAME_FULL)) tell_created(S_ISDIR(f->mode) ? 'd' : 'f', f);
         }
     }
     if (!error && !claim && f->flags & FRAME_CLAIM) error = claim_add(f->size, message->name);

@@ -30,6 +30,7 @@
 #define CHECKS 4096
 #define PIECE (128u << 10) // what one digest speaks for, and what is copied when it differs
 #define SMALL_FILE 16384
+#define YOUNG_GRACE_S 3600 // for clocks that differ (spec 4.9.2-3)
 
 struct check {
     uint64_t seq;
@@ -51,7 +52,7 @@ struct moved {
 static struct {
     pthread_mutex_t lock;
     atomic_bool active, cancelled;
-    bool full, redo, running, everywhere; // everywhere: nobody knows where to look, the whole tree is walked
+    bool full, doubtful, redo, again, running, everywhere; // everywhere: nobody knows where to look, the whole tree is walked
     size_t linked_seen, taken; // taken: how often something of `todo` was done
     struct dirty_set todo, added; // added: what a search of links adds to the dirty set
     struct differing *differing, **differing_last;
@@ -117,6 +118,7 @@ static void list_entry(const struct directory *directory, int parent, const char
     describe(&message.frame, st);
     if (flags & (MARK_CONTENT | MARK_LIST | MARK_TREE)) message.frame.flags |= FRAME_FULL;
     if (type != S_IFDIR && st->st_nlink > 1) message.frame.flags |= FRAME_CLAIM;
+    message.frame.offset = st->st_nlink;
     // When everything is listed, claims sort out which names belong together. When not, a name that is not listed may share an inode with this one.
     if (flags & MARK_LINKED && !resync.full) message.frame.flags |= FRAME_LINKED;
     char target[PATH_MAX] = "";
@@ -140,7 +142,7 @@ static void list_entry(const struct directory *directory, int parent, const char
 // With namespace_lock held for writing.
 static void send_listing(struct inode *inode) {
     const struct directory *directory = inode->directory;
-    uint32_t taken = todo_take(directory->index, inode_key(inode), MARK_LIST | MARK_TREE | MARK_META);
+    uint32_t taken = todo_take(directory->index, inode_key(inode), MARK_LIST | MARK_TREE | MARK_META | MARK_YOUNG);
     DIR *entries = open_entries(inode->fd);
     if (!entries) {
         if (errno != ENOENT) stream_lose("a directory cannot be read");
@@ -153,6 +155,8 @@ static void send_listing(struct inode *inode) {
             if (!name_is_entry(entry->d_name) || fstatat(dirfd(entries), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
             if (S_ISDIR(st.st_mode) && st.st_dev != directory->dev) continue; // another file system is mounted there
             if (select_excludes(directory, dirfd(entries), entry->d_name, st.st_mode)) continue;
+            if (taken & MARK_YOUNG && st.st_ctim.tv_sec >= resync.todo.since - YOUNG_GRACE_S && (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)))
+                todo_add(directory->index, mark_key(directory->index, st.st_dev, st.st_ino), S_ISDIR(st.st_mode) ? MARK_LIST | MARK_YOUNG : MARK_CONTENT);
             list_entry(directory, dirfd(entries), entry->d_name, &st, taken & MARK_TREE);
         }
         struct stat st;
@@ -520,7 +524,8 @@ static bool finished(size_t taken_before) {
     while (!atomic_load(&resync.cancelled) && !stream_wait_applied(last, 1000)) take_answers(false);
     pthread_rwlock_wrlock(&namespace_lock);
     pthread_mutex_lock(&resync.lock);
-    bool done = !resync.moved && !resync.differing && !resync.redo && resync.taken == taken_before;
+    bool done = !resync.moved && !resync.differing && !resync.redo && !resync.again && resync.taken == taken_before;
+    resync.again = false;
     if (done) atomic_store(&resync.active, false);
     pthread_mutex_unlock(&resync.lock);
     pthread_rwlock_unlock(&namespace_lock);
@@ -589,7 +594,8 @@ static void *resync_main(void *unused) {
 
 // ---- from outside ----
 
-void resync_prepare(bool full) {
+void resync_prepare(bool full, bool doubtful) {
+    resync.doubtful = doubtful;
     dirty_set_clear(&resync.added);
     resync.full = full;
     if (full) return;
@@ -606,7 +612,7 @@ void resync_prepare(bool full) {
 
 void resync_arm(void) {
     dirty_set_clear(&resync.todo);
-    resync.redo = false;
+    resync.redo = resync.again = false;
     resync.first_check = resync.check_count = 0;
     while (resync.differing) {
         struct differing *next = resync.differing->next;
@@ -652,8 +658,22 @@ void resync_join(void) {
 }
 
 void resync_answer(const struct message *message) {
+    char kind;
+    unsigned directory;
+    unsigned long long key;
+    bool created = message->frame.op == OP_CREATED;
+    // Names that share an inode ('l') may lie anywhere: everything is compared rather than searched for.
+    if (created && resync.doubtful && message->name && sscanf(message->name, "%c %u %llu", &kind, &directory, &key) == 3 && kind != 'l' && directory < options.directories) {
+        uint32_t flags = kind == 'd' ? MARK_LIST | MARK_TREE : MARK_CONTENT;
+        dirty_touch(&(struct touch){directory, flags, key, 0, 0});
+        pthread_mutex_lock(&resync.lock);
+        marks_add(&resync.todo.marks, directory, key, flags);
+        resync.again = true;
+        pthread_mutex_unlock(&resync.lock);
+        return;
+    }
     pthread_mutex_lock(&resync.lock);
-    if (message->frame.op == OP_CREATED) {
+    if (created) {
         resync.redo = true;
     } else {
         struct differing *one = must(malloc(sizeof *one));

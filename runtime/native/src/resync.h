@@ -10,7 +10,8 @@ struct progress {
     int64_t eta;
 };
 
-void resync_prepare(bool full); // before the stream begins; decides what to compare
+// `doubtful`: the peer was primary, or lost its memory: it may lack what nobody here changed.
+void resync_prepare(bool full, bool doubtful); // before the stream begins; decides what to compare
 void resync_arm(void);          // between operations: the first frame of the stream
 int resync_run(void);           // starts the thread, once the stream has begun
 bool resync_active(void);

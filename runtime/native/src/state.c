@@ -42,10 +42,18 @@ void base_create(char base[BASE_SIZE]) {
 }
 
 static size_t state_text(char *text, size_t size) {
-    int used = snprintf(text, size, "safekit-rfs 1\nrole=%s\nbase=%s\ngeneration=%s\npublished=%s\nboot_id=%s\nclean=%d\nexact=%d\ninconsistent=%d\n",
-                        state.role, state.base, state.generation, state.published, state.boot_id, state.clean, state.exact, state.inconsistent);
+    int used = snprintf(text, size, "safekit-rfs 1\nrole=%s\nbase=%s\ngeneration=%s\npublished=%s\nboot_id=%s\nclean=%d\nexact=%d\ninconsistent=%d\npartial=%d\nlost=%d\nlogged=%d\n",
+                        state.role, state.base, state.generation, state.published, state.boot_id, state.clean, state.exact, state.inconsistent,
+                        state.partial, state.lost, state.logged);
     used += snprintf(text + used, size - (size_t)used, "check=%016llx\n", (unsigned long long)fnv64(text, (size_t)used));
     return (size_t)used;
+}
+
+bool state_is_doubtful(void) {
+    pthread_mutex_lock(&state_lock);
+    bool doubtful = state.partial && !state.exact;
+    pthread_mutex_unlock(&state_lock);
+    return doubtful;
 }
 
 int state_save(void) {
@@ -70,6 +78,9 @@ static void take_line(const char *line) {
         {"clean=", NULL, 0, &state.clean},
         {"exact=", NULL, 0, &state.exact},
         {"inconsistent=", NULL, 0, &state.inconsistent},
+        {"partial=", NULL, 0, &state.partial},
+        {"lost=", NULL, 0, &state.lost},
+        {"logged=", NULL, 0, &state.logged},
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         size_t n = strlen(fields[i].key);
@@ -107,14 +118,16 @@ int state_load(bool *was_secondary) {
     *was_secondary = strcmp(state.role, "secondary") == 0 && !state.clean;
     if (strcmp(state.role, "primary") == 0 && !state.clean) {
         // What was on its way when the process ended is known to the log alone.
-        if (!dirty_recover(strcmp(state.boot_id, boot_id) == 0)) state.base[0] = 0;
-        state.exact = false;
+        state.logged = dirty_recover(strcmp(state.boot_id, boot_id) == 0);
+        if (!state.logged) state.base[0] = 0;
+        state.exact = state.lost = false;
     }
     if (strcmp(state.role, "secondary") == 0 && !state.clean && strcmp(state.boot_id, boot_id) != 0) {
         // The memory of the machine is gone, and with it what was acknowledged and not yet on disk.
+        state.lost = state.lost || state.exact;
         state.exact = false;
     }
-    if (state.inconsistent) state.exact = false;
+    if (state.inconsistent && !state.partial) state.exact = state.lost = false;
     snprintf(state.role, sizeof state.role, "idle");
     snprintf(state.boot_id, sizeof state.boot_id, "%s", boot_id);
     return state_save();

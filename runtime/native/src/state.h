@@ -10,11 +10,15 @@ struct state {
     bool clean;        // the role was left in order
     bool exact;        // this copy holds the base, and since then nothing but what its primary sent
     bool inconsistent; // a resync onto this copy was begun and not finished
+    bool partial;      // ... of what changed since the base: it can be gone on with
+    bool lost;         // as exact, but for what was in the memory of the machine
+    bool logged;       // it was primary: what else differs from the base is in the log of the dirty set
 };
 
 extern struct state state; // guarded by state_lock
 extern pthread_mutex_t state_lock;
 
 int state_load(bool *was_secondary); // reads, and draws the consequences of an unclean end or of a reboot
+bool state_is_doubtful(void); // this copy is neither its base nor compared whole: something of it may be known to nobody
 int state_save(void);           // durable when it returns 0; call with state_lock held
 void base_create(char base[BASE_SIZE]);

@@ -5,6 +5,7 @@
 // stream_alone(), stream_enter_mirror() or the end of the mount lets it go.
 // Locks, outermost first: gate, inode lock, namespace_lock, stream.lock, the lock of the dirty set.
 #include "stream.h"
+#include "activity.h"
 #include "events.h"
 #include "local.h"
 #include "metrics.h"
@@ -280,34 +281,45 @@ struct operation *operation_begin(const struct fuse_request *request, enum reply
     operation->began = metrics_now_us();
     atomic_init(&operation->waits, 1);
     pthread_rwlock_rdlock(&stream.gate);
+    operation->epoch = activity_enter();
     return operation;
 }
 
-// Returns whether it must be said where the object lies.
-static bool touches(struct operation *operation, struct touch touch, bool excluded) {
+// `at`: the object, or with `inside` the directory that holds it. Before the modification begins it is in the activity log, and out of the mirror in
+// the dirty set.
+static void touches(struct operation *operation, struct touch touch, struct inode *at, bool inside) {
     if (operation->marks < OPERATION_MARKS) operation->touch[operation->marks++] = touch;
-    return !excluded && stream_answers() != ANSWER_PEER && dirty_touch(&touch);
+    // What is excluded is not marked, but the operation remembers it: it may be moved to what is replicated before the operation gets its lock.
+    if (!inside && select_inode(at)) return;
+    bool hot = activity_is_hot(&touch, operation->epoch), mirror = stream_answers() == ANSWER_PEER;
+    bool unknown = !mirror && dirty_touch(&touch);
+    operation->untracked = operation->untracked || mirror;
+    if (hot && !unknown) return;
+    struct place place;
+    int error = inode_place(at, &place);
+    struct place *known = error ? NULL : &place;
+    if (unknown && error != ENOENT) dirty_place(known);
+    if (!hot) activity_heat(&touch, operation->epoch, inside, error == ENOENT ? &(struct place){.size = HANDLE_LIMIT + 1} : known);
 }
 
-// What is excluded is not marked, but the operation remembers it: it may be moved to what is replicated before the operation gets its lock.
 void operation_touches_inode(struct operation *operation, struct inode *inode, uint32_t flags) {
-    if (touches(operation, (struct touch){inode->directory->index, flags, inode_key(inode), 0, 0}, select_inode(inode))) inode_place(inode);
+    touches(operation, (struct touch){inode->directory->index, flags, inode_key(inode), 0, 0}, inode, false);
 }
 
 void operation_touches_range(struct operation *operation, struct inode *inode, off_t offset, off_t size) {
     struct touch touch = {inode->directory->index, MARK_META, inode_key(inode), (uint64_t)offset, size > 0 ? (uint64_t)size : UINT64_MAX - (uint64_t)offset};
-    if (touches(operation, touch, select_inode(inode))) inode_place(inode);
+    touches(operation, touch, inode, false);
 }
 
-void operation_touches_entry(struct operation *operation, const struct inode *parent, uint64_t key, uint32_t flags) {
-    if (touches(operation, (struct touch){parent->directory->index, flags, key, 0, 0}, false)) dirty_place(parent->directory->index, parent->fd);
+void operation_touches_entry(struct operation *operation, struct inode *parent, uint64_t key, uint32_t flags) {
+    touches(operation, (struct touch){parent->directory->index, flags, key, 0, 0}, parent, true);
 }
 
-// Remembers what an operation touched, of which the peer may have seen all or nothing.
+// Remembers what an operation touched, of which the peer may have seen all or nothing. Where it lies the activity log has said.
 static void doubt(const struct operation *operation) {
-    for (unsigned i = 0; i < operation->marks; i++) {
-        if (dirty_touch(&operation->touch[i])) dirty_place(operation->touch[i].directory, -1);
-    }
+    bool unknown = false;
+    for (unsigned i = 0; i < operation->marks; i++) unknown = dirty_touch(&operation->touch[i]) || unknown;
+    if (unknown) dirty_admit_places();
 }
 
 void operation_changes_list(struct operation *operation, struct inode *parent) {
@@ -331,6 +343,8 @@ void operation_binds(struct inode *object, struct inode *second) {
 void operation_ship(struct operation *operation, struct message *message, struct inode *object, struct inode *second, bool named) {
     if (!select_ships(message, &object, &second)) return;
     bool reserved = reserve(object, second, named);
+    // It began in mirror, and the mirror has ended since.
+    if (operation->untracked && stream.answers != ANSWER_PEER) doubt(operation);
     if (!reserved && !stream.up && stream.answers != ANSWER_HELD) {
         pthread_mutex_unlock(&stream.lock);
         return;
@@ -344,7 +358,6 @@ void operation_ship(struct operation *operation, struct message *message, struct
         metrics_count(COUNT_REPLICATED, message_size(message));
     }
     if (stream.answers == ANSWER_HELD) {
-        doubt(operation);
         atomic_fetch_add(&operation->waits, 1);
         *stream.held_last = operation;
         stream.held_last = &operation->next;
@@ -362,6 +375,7 @@ void operation_ship(struct operation *operation, struct message *message, struct
 
 void operation_end(struct operation *operation, int error) {
     operation->error = error;
+    activity_leave(operation->epoch);
     pthread_rwlock_unlock(&stream.gate);
     metrics_time(TIME_LOCAL, (operation->since ? operation->since : metrics_now_us()) - operation->began);
     metrics_count(COUNT_OPERATIONS, 1);
@@ -411,6 +425,7 @@ static bool take_answer(const struct message *message) {
         pthread_mutex_lock(&stream.lock);
         stream.durable = message->frame.seq;
         pthread_mutex_unlock(&stream.lock);
+        activity_durable(message->frame.seq);
         return true;
     case OP_PING:
         pthread_mutex_lock(&stream.lock);
@@ -550,7 +565,11 @@ static void lose(const char *reason, bool on_purpose) {
     if (stream.answers == ANSWER_SWITCHING) stream.answers = stream.switching_from;
     // What waited for the peer may be there or not: it differs until it was compared.
     struct operation *waiting = stream.first, *released = NULL;
-    if (was_mirror) dirty_track();
+    if (stream.answers != ANSWER_PEER) activity_mode(ACTIVITY_ALONE);
+    if (was_mirror) {
+        dirty_track();
+        activity_doubt();
+    }
     for (struct operation *operation = waiting; operation; operation = operation->next) doubt(operation);
     if (waiting && stream.answers == ANSWER_HELD) {
         *stream.held_last = waiting;
@@ -598,6 +617,7 @@ bool stream_switch(void) {
     if (up) {
         stream.switching_from = stream.answers;
         stream.answers = ANSWER_SWITCHING;
+        activity_mode(ACTIVITY_SWITCHING);
     }
     pthread_mutex_unlock(&stream.lock);
     return up;
@@ -611,6 +631,7 @@ bool stream_enter_mirror(void) {
         stream.answers = ANSWER_PEER;
         held = take_held();
         dirty_restart();
+        activity_mode(ACTIVITY_MIRROR);
     }
     pthread_mutex_unlock(&stream.lock);
     settle_list(held);

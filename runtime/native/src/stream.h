@@ -23,6 +23,8 @@ struct operation {
     size_t written;
     struct entry entry;
     struct open_file file;
+    uint64_t epoch;   // of the activity log
+    bool untracked;   // began in mirror: what it touches is not in the dirty set
     unsigned marks;
     struct touch touch[OPERATION_MARKS];
 };
@@ -46,7 +48,7 @@ struct stream_status {
 struct operation *operation_begin(const struct fuse_request *request, enum reply_kind kind); // may wait while a stream is switched on
 void operation_touches_inode(struct operation *operation, struct inode *inode, uint32_t flags);
 void operation_touches_range(struct operation *operation, struct inode *inode, off_t offset, off_t size); // size 0: to the end of time
-void operation_touches_entry(struct operation *operation, const struct inode *parent, uint64_t key, uint32_t flags); // an object below `parent`
+void operation_touches_entry(struct operation *operation, struct inode *parent, uint64_t key, uint32_t flags); // an object below `parent`
 // A directory whose entries are about to change must be equal on the peer first. With namespace_lock held for writing.
 void operation_changes_list(struct operation *operation, struct inode *parent);
 void operation_lists(struct inode *directory);
