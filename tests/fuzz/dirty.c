@@ -19,7 +19,7 @@ static void seal(uint8_t *bytes, size_t size) {
     struct place place;
     for (size_t at = 0; at + sizeof record <= size;) {
         memcpy(&record, bytes + at, sizeof record);
-        record.kind = (uint16_t)(RECORD_BEGIN + record.kind % 6);
+        record.kind = (uint16_t)(RECORD_BEGIN + record.kind % 8);
         if (at == 0) record.kind = RECORD_BEGIN;
         if (record.kind == RECORD_BEGIN) record.key = base_check();
         record.check = fnv64(&record, offsetof(struct record, check));
