@@ -7,6 +7,7 @@
     checks.py           pure: the journal and the two trees in, sentences out
     schedules.py        pure: a seed is a list of steps that a person can read
     on_nodes/           the programs that run on the nodes: the application, its clients, the look at a tree
+    direct.py           asks a node without the engine
     pair.py             the mirror under test, on n1 and n2
     nemesis.py          carries out one step
     trial.py            one schedule, from its first write to the audit

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.durability.checks import Tree
+from tests.durability.direct import first_process, module_state
 from tests.durability.journal import Operation, read_journal
 from tests.nodes import CommandFailed, Lab, Node, Running, wait_for
 from tests.system.audit import leaks
 from tests.system.modules import mirror_vip
-from tests.system.product import entries, package, safekit, shown, state, wait_state
+from tests.system.product import entries, package, safekit, state, wait_state
 
 T = TypeVar("T")
 
@@ -126,10 +127,7 @@ class Pair:
 
     def shown(self, node: Node) -> str:
         """`PRIM Ready`, or why it cannot be asked."""
-        try:
-            return shown(node, NAME) if node.is_on() else "powered off"
-        except (CommandFailed, ValueError):
-            return "no answer"
+        return module_state(node, NAME)
 
     def are_ready(self) -> bool:
         """Whether one is PRIM and the other SECOND, both Ready."""
@@ -250,7 +248,7 @@ def settled(pair: Pair, *, two_histories: bool, timeout: float = 75) -> list[str
     """
     did: list[str] = []
     for node in pair.nodes:
-        if not node.is_on():
+        if not first_process(node):
             node.power_on(wait=False)
     asked: dict[str, float] = {}
 

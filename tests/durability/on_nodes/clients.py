@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 PATIENCE = 9.0
 """Seconds until a client gives up waiting for an answer."""
-PAUSE = 0.012
+PAUSE = 0.03
 ANSWERS_ABOUT_NAMES = (
     errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EINVAL, errno.EPERM,
 )  # fmt: skip
