@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from tests.durability.pair import FAULTS, NAME, ON_NODE, RFS_PORT, Pair, settled
 from tests.durability.promise import Misfortune, PowerLoss, Split
 from tests.durability.schedules import Cut, Freeze, FullDisk, Kill, Order, Power, Return, Step, may_split
-from tests.nodes import Node, Result
+from tests.nodes import CommandFailed, Node, Result
 from tests.system.product import safekit, wait_state
 
 _RFS = f"""\
@@ -166,7 +167,8 @@ class Nemesis:
                 watching = watch()
                 time.sleep(0.5)
                 secondary.run(_KILLS["rfs"], check=False)
-                self._write_much(primary, step.megabytes)
+                with contextlib.suppress(CommandFailed):  # the interruption may be quicker
+                    self._write_much(primary, step.megabytes)
             else:
                 if step.leaves == "power":
                     self._power_cut(secondary)
