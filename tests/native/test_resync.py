@@ -271,3 +271,19 @@ async def test_the_record_of_the_data_plane_may_not_lie_in_what_it_serves(pair: 
         [str(pair.a.settings.binary), *arguments], capture_output=True, text=True, check=False, timeout=10
     )
     assert refused.returncode == 2 and "--state-dir" in refused.stderr and "must not lie in" in refused.stderr
+
+
+async def test_zeros_that_were_written_are_no_hole_on_the_other_side(pair: Pair) -> None:
+    ours, theirs = pair.a.data / "file", pair.b.data / "file"
+    ours.write_bytes(bytes(65_536))
+    with open(theirs, "wb") as file:
+        file.truncate(65_536)
+    with open(pair.a.data / "sparse", "wb") as file:
+        file.truncate(65_536)
+    (pair.b.data / "sparse").write_bytes(bytes(65_536))
+    os.sync()
+    await pair.a.plane.primary(generation="1")
+    await pair.listen(pair.b)
+    await pair.mirror()
+    assert_equal(pair.a.data, pair.b.data)
+    assert (theirs.stat().st_blocks > 0, (pair.b.data / "sparse").stat().st_blocks) == (True, 0)

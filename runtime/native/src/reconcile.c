@@ -217,7 +217,8 @@ static int restore_time(int file, const struct frame *f) {
     return futimens(file, times) ? errno : 0;
 }
 
-// Whether this copy holds what a frame says: the bytes themselves, or a digest of `size` bytes.
+// Whether this copy holds what a frame says: the bytes themselves, or a digest of `size` bytes. What a frame speaks of has no hole at its
+// source; zeros that are a hole here are not the same.
 static int range_is_equal(int file, const struct message *message, size_t size, bool *equal) {
     unsigned char *present = workers_scratch();
     ssize_t n = pread(file, present, size, (off_t)message->frame.offset);
@@ -228,6 +229,10 @@ static int range_is_equal(int file, const struct message *message, size_t size, 
         *equal = message->frame.data_size == sizeof digest && memcmp(&digest, message->data, sizeof digest) == 0;
     } else if (*equal) {
         *equal = memcmp(present, message->data, size) == 0;
+    }
+    if (*equal) {
+        off_t hole = lseek(file, (off_t)message->frame.offset, SEEK_HOLE);
+        *equal = hole < 0 || hole >= (off_t)(message->frame.offset + size);
     }
     return error;
 }
