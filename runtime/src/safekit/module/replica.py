@@ -143,9 +143,9 @@ class Replica:
                 self._call("_rfs_stopped")
 
     def _exact(self, state: MirrorState) -> bool:
-        """Whether this copy lacks nothing of what it says it is: then less than everything may be compared."""
+        """Whether less than everything may be compared: what a crash left in doubt is in the logs of the data plane."""
         policy = self._module.settings.syncmode
-        return policy == "external" or (policy != "full" and state.record.clean and bool(state.record.generation))
+        return policy == "external" or (policy != "full" and bool(state.record.generation))
 
     async def _begin(self, plane: DataPlane) -> None:
         """The directories are as they must be, the process runs and is heard."""
@@ -237,7 +237,9 @@ class Replica:
         policy = self._module.settings.syncmode
         if policy == "external":
             return False
-        return policy == "full" or self._rfs.namespacepolicy == _NO_ZONES or not (wanted.generation and wanted.clean)
+        # An unclean or unfinished copy says so itself: the data planes know from their logs what of it is in doubt.
+        asked = policy == "full" or self._module.state.fullsync
+        return asked or self._rfs.namespacepolicy == _NO_ZONES or not wanted.generation
 
     async def _not_connected(self, host: str, port: int, error: DataPlaneError | DataPlaneGone) -> None:
         module = self._module
