@@ -39,11 +39,21 @@ class Replicated:
         self.lab = lab
         self.nodes = (lab["n1"], lab["n2"])
 
-    def install(self, attributes: str = "", inside: str = "", more: str = "", *, on: Sequence[Node] = ()) -> None:
-        """Put it in force on both nodes, or on some; it is stopped."""
+    def install(
+        self,
+        attributes: str = "",
+        inside: str = "",
+        more: str = "",
+        *,
+        on: Sequence[Node] = (),
+        folders: Sequence[str] = (),
+    ) -> None:
+        """Put it in force on both nodes, or on some; it is stopped, and its directory holds these empty folders."""
         packed = package(replicated_module(attributes, inside, more))
         for node in on or self.nodes:
+            below = " ".join(f"{FOLDER}/{name}" for name in folders)
             node.run(f"mkdir -p {FOLDER} {FOLDER}2 {NOTES}; rm -rf {FOLDER}/* {FOLDER}2/*; rm -f {NOTES}/{NAME}.calls")
+            node.run(f"mkdir -p {FOLDER} {below}")
             node.write("/tmp/r.safe", packed)
             safekit(node, f"module install -m {NAME} /tmp/r.safe -M 5 -r")
             safekit(node, f"config -m {NAME}")
@@ -53,12 +63,13 @@ class Replicated:
         for node in self.nodes:
             if not node.is_on():
                 node.power_on()
-            if safekit(node, f"state -m {NAME}", check=False).ok:
-                safekit(node, f"forcestop -m {NAME}", check=False)
+            safekit(node, f"forcestop -m {NAME}", check=False)
         for node in self.nodes:
-            if safekit(node, f"state -m {NAME}", check=False).ok:
+            if not safekit(node, f"state -m {NAME}", check=False).ok:
+                continue
+            if state(node, NAME)["state"] != "NOT_CONFIGURED":
                 wait_state(node, NAME, "STOP", substate="NotReady", timeout=60)
-                safekit(node, f"module uninstall -m {NAME}")
+            safekit(node, f"module uninstall -m {NAME}")
 
     def first_start(self) -> None:
         """n1 has the data; n2 is told to be its secondary."""

@@ -54,11 +54,10 @@ def test_a_scheduled_secondary_waits_between_its_synchronisations_and_serves_whe
 
 def test_what_is_not_replicated_stays_where_it_is(pair: Replicated) -> None:
     first, second = pair.nodes
-    pair.install(inside=r'<tocheck path="here"/><notreplicated path="tmp"/><notreplicated regexpath=".*\.pid"/>')
+    below = r'<tocheck path="here"/><notreplicated path="tmp"/><notreplicated regexpath=".*\.pid"/>'
+    pair.install(inside=below, folders=("here", "tmp"))
     for node in pair.nodes:
-        node.run(
-            f"mkdir {FOLDER}/here {FOLDER}/tmp; echo {node.name} >{FOLDER}/tmp/x; echo {node.name} >{FOLDER}/here/a.pid"
-        )
+        node.run(f"echo {node.name} >{FOLDER}/tmp/x; echo {node.name} >{FOLDER}/here/a.pid")
     pair.ready()
     first.run(f"echo data >{FOLDER}/here/data; echo new >{FOLDER}/tmp/y; echo new >{FOLDER}/here/b.pid")
     pair.stop(second)
@@ -85,6 +84,27 @@ def test_a_full_synchronisation_is_asked_for_once_and_then_forgotten(pair: Repli
     wait_state(second, NAME, "SECOND")
     assert pair.said(first, "comparing everything", seen)
     wait_for("the policy is forgotten", lambda: pair.value(second, "usersetting.rfssyncmode") == "default")
+
+
+def test_equal_copies_verify_under_load_and_what_was_written_beside_the_mount_is_found(pair: Replicated) -> None:
+    first, second = pair.nodes
+    pair.install()
+    first.run(f"mkdir {FOLDER}/d; for n in $(seq 200); do echo $n >{FOLDER}/d/$n; done")
+    pair.ready()
+    first.run(f"(for n in $(seq 3000); do echo $n >>{FOLDER}/busy; done) >/dev/null 2>&1 &")
+    for node in pair.nodes:
+        done = safekit(node, f"rfsverify -m {NAME} --json", check=False)
+        found = json.loads(done.out)
+        assert (done.code, found["equal"], found["failed"]) == (0, True, ""), done
+        assert found["files_done"] >= 201
+    assert pair.value(first, "rfs.verify") == pair.value(second, "rfs.verify") == "up"
+
+    beside = "/mnt/below"
+    second.run(f"mkdir -p {beside} && mount --bind /data {beside} && echo bad >{beside}/r/d/7 && umount {beside}")
+    done = safekit(first, f"rfsverify -m {NAME}", check=False)
+    assert done.code == 17 and f"{FOLDER}/d/7" in done.out, done
+    assert pair.value(first, "rfs.verify") == pair.value(second, "rfs.verify") == "down"
+    assert pair.said(second, r"The copies differ: 1 files")
 
 
 def test_a_mounted_directory_that_hangs_restarts_the_module(pair: Replicated) -> None:

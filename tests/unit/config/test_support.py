@@ -38,7 +38,7 @@ SUPPORTED = {
         rfs(
             "/a",
             attributes='acl="on" async="none" locktimeout="100" sendtimeout="30s" namespacepolicy="0" reidetail="on" '
-            'nbremconn="4" checktime="5s" checkintv="2m" scripts="on" syncdelta="5m" syncat="0 1 * * *" '
+            'nbremconn="4" checktime="5s" checkintv="2m" scripts="on" syncdelta="5m" syncat="0 1 * * *" verifyat="0 2 * * *" '
             'mountoversuffix="_x"',
             flow='<flow name="x"/>',
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from safekit.module.resync import Log, Values
-from safekit.replication import CompareEnded, CompareProgress
+from safekit.replication import CompareEnded, CompareProgress, DiffEnded, DiffProgress
 
 Kind = Literal["verify", "diff"]
 MOST_ENTRIES: Final = 200
@@ -53,14 +53,19 @@ class Comparisons:
         return self.last
 
     def progressed(self, progress: CompareProgress) -> None:
-        """It is this far."""
-        if self.last is not None and self.last.running:
+        """It is this far; also one that the other node asked for."""
+        kind: Kind = "diff" if isinstance(progress, DiffProgress) else "verify"
+        if self.last is None or not self.last.running:
+            self.begin(kind)
+        if self.last is not None and self.last.kind == kind:
             self.last = replace(self.last, progress=progress)
 
     async def ended(self, result: CompareEnded) -> None:
-        """It is over."""
-        if self.last is None or not self.last.running:
-            return
+        """It is over; also one that the other node asked for."""
+        kind: Kind = "diff" if isinstance(result, DiffEnded) else "verify"
+        if self.last is None or not self.last.running or self.last.kind != kind:
+            self.begin(kind)
+        assert self.last is not None
         entries = await asyncio.to_thread(_first_lines, result.list)
         self.last = replace(self.last, running=False, ended=datetime.now(UTC), result=result, entries=entries)
         self._tell(self.last, result)
@@ -68,7 +73,8 @@ class Comparisons:
 
     async def lost(self, why: str) -> None:
         """The data plane cannot end it any more."""
-        await self.ended(CompareEnded(failed=why))
+        if self.last is not None and self.last.running:
+            await self.ended(DiffEnded(failed=why) if self.last.kind == "diff" else CompareEnded(failed=why))
 
     def _tell(self, comparison: Comparison, result: CompareEnded) -> None:
         if result.failed:

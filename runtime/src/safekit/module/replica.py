@@ -298,6 +298,7 @@ class Replica:
             match event:
                 case InMirror():
                     self._ended()
+                    await self.watch.synchronised()
                     module.put(DataSaid(DataPhase.MIRROR))
                 case PeerLost(reason, held):
                     self.report.broken(reason)
@@ -305,6 +306,7 @@ class Replica:
                     module.put(DataSaid(DataPhase.LOST if held else DataPhase.ALONE, reason))
                 case Published(generation) if module.state.role is Role.SECOND:
                     self.forget_policy()
+                    await self.watch.synchronised()
                     module.put(DataSaid(DataPhase.INSTEP, record=from_text(generation)))
                 case ResyncStarted(incremental):
                     await asyncio.to_thread(write_record, module.record_file, resynchronising(module.state.record))

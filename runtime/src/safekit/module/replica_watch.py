@@ -16,6 +16,7 @@ from safekit.config import Rfs
 from safekit.config.crontab import Crontab
 from safekit.module.freshness import LEAST, Freshness
 from safekit.module.null_request import answers
+from safekit.replication import DataPlaneError, DataPlaneGone
 
 if TYPE_CHECKING:
     from safekit.module.mirror import MirrorModule
@@ -51,6 +52,8 @@ class ReplicaWatch:
             present = resources.get(SYNCAT)
             module.hold(SYNCAT_RULE, present is not None and present.value == "down")
             module.spawn(self._at(self._rfs.syncat, self._time_to_synchronise), "syncat")
+        if self._rfs.verifyat is not None:
+            module.spawn(self._at(self._rfs.verifyat, self._time_to_verify), "verifyat")
         if self._rfs.syncdelta > LEAST:
             module.spawn(self._watch_age(), "freshness")
         else:
@@ -58,7 +61,7 @@ class ReplicaWatch:
 
     def stopped(self) -> None:
         """The module is stopped."""
-        for task in ("syncat", "freshness", "null request", "metrics"):
+        for task in ("syncat", "verifyat", "freshness", "null request", "metrics"):
             self._module.end(task)
         self._module.hold(SYNCAT_RULE, False)
 
@@ -90,7 +93,23 @@ class ReplicaWatch:
     def _time_to_synchronise(self) -> None:
         self._module.set_resource(SYNCAT, "up", "syncat")
 
+    def _time_to_verify(self) -> None:
+        """The primary asks; the result reaches both nodes."""
+        if self._module.state.role is Role.PRIM:
+            self._module.spawn(self._verify())
+
+    async def _verify(self) -> None:
+        try:
+            await self._replica.compare("verify")
+        except (DataPlaneError, DataPlaneGone) as error:
+            self._module.log.write("rfs", "C", f"Comparing the copies (verify) failed: {error}")
+
     # --- the age of the copy ---
+
+    async def synchronised(self) -> None:
+        """The copies are equal at this moment."""
+        if self._rfs.syncdelta > LEAST:
+            await asyncio.to_thread(self._freshness.note)
 
     async def _watch_age(self) -> None:
         while True:

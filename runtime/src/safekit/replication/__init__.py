@@ -47,6 +47,7 @@ Events (`async for event in plane.events()`), frozen dataclasses:
     PrimaryConnected(peer_generation), ResyncStarted(incremental), ResyncEnded(), PrimaryLost(reason, handover)
                                                 on the secondary
     CompareProgress(...), CompareEnded(equal, differing_files, differing_bytes, files, bytes, failed, list)
+                                                of a comparison, on both nodes; DiffProgress, DiffEnded of a count
     Failure(code, message)                      something an administrator must read
     Warned(code, message)                       something an administrator should know; nothing stops
     Resumed(reason)                             a worker was killed and its successor went on: nobody saw an error
@@ -64,6 +65,8 @@ from safekit.replication.events import (
     Connected,
     DataPlaneError,
     DataPlaneGone,
+    DiffEnded,
+    DiffProgress,
     Event,
     Failure,
     Gone,
@@ -90,6 +93,8 @@ __all__ = [
     "DataPlaneError",
     "DataPlaneGone",
     "DataPlaneProcess",
+    "DiffEnded",
+    "DiffProgress",
     "DirectoryError",
     "Event",
     "Failure",

@@ -118,6 +118,16 @@ class CompareEnded:
 
 
 @dataclass(frozen=True)
+class DiffProgress(CompareProgress):
+    """The same of a count of what a synchronisation would copy."""
+
+
+@dataclass(frozen=True)
+class DiffEnded(CompareEnded):
+    """The same of a count of what a synchronisation would copy."""
+
+
+@dataclass(frozen=True)
 class Failure:
     """Something that an administrator must read."""
 
@@ -223,9 +233,9 @@ _EVENTS: Final[Mapping[str, type[Event]]] = {
     "resync_ended": ResyncEnded,
     "primary_lost": PrimaryLost,
     "verify_progress": CompareProgress,
-    "diff_progress": CompareProgress,
+    "diff_progress": DiffProgress,
     "verify_ended": CompareEnded,
-    "diff_ended": CompareEnded,
+    "diff_ended": DiffEnded,
     "error": Failure,
     "warning": Warned,
     "resumed": Resumed,
