@@ -7,12 +7,13 @@ import errno
 import os
 import subprocess
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from safekit.replication import PeerLost, PrimaryLost
-from tests.native.pair import Pair, Side, in_mirror, in_thread
+from safekit.replication import DataPlaneProcess, PeerLost, PrimaryLost, Warned
+from tests.native.pair import Pair, Side, in_mirror, in_thread, opened
 from tests.native.trees import assert_equal
 
 
@@ -136,3 +137,119 @@ async def _while(application: Coroutine[object, object, object], side: Side) -> 
     await side.plane.alone(generation="2")
     await task
     return lost.reason
+
+
+# ---- what two nodes tell each other ----
+
+
+def small_disk(folder: Path, kind: str, *options: str) -> Path:
+    """An image with a file system, mounted over a directory until the pair is closed."""
+    image = folder.parent / "image"
+    with open(image, "wb") as file:
+        file.truncate(24 << 20)
+    subprocess.run([f"mkfs.{kind}", "-q", *options, image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
+    return image
+
+
+async def warnings_of(pair: Pair) -> dict[str, list[str]]:
+    """What the primary says when it meets its secondary, by code."""
+    await pair.a.plane.primary(generation="1")
+    await pair.listen(pair.b)
+    await pair.connect()
+    await in_mirror(pair.a)
+    said: dict[str, list[str]] = {}
+    for event in pair.a.events:
+        if isinstance(event, Warned):
+            said.setdefault(event.code, []).append(event.message)
+    return said
+
+
+async def test_equal_machines_have_nothing_to_say(pair: Pair) -> None:
+    (pair.a.data / "x").write_text("x")
+    assert await warnings_of(pair) == {}
+
+
+async def test_a_disk_that_cannot_hold_the_copy_is_told(pair: Pair) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "small", pair.b.data], check=True)
+    said = await warnings_of(pair)
+    assert len(said["peer_space"]) == 1 and "/data" in said["peer_space"][0]
+
+
+async def test_what_the_other_file_system_lacks_is_told_once(pair: Pair) -> None:
+    small_disk(pair.b.data, "ext2", "-I", "128", "-b", "1024")
+    (pair.b.data / "lost+found").rmdir()
+    said = await warnings_of(pair)
+    told = " ".join(said["peer_file_system"])
+    assert "8 TiB" in told and "nanoseconds" in told and "extended attributes" not in told
+    pair.a.events.clear()
+    await pair.a.plane.disconnect()
+    await pair.a.told(PeerLost)
+    await pair.a.plane.alone(generation="3")
+    await pair.connect()
+    await in_mirror(pair.a)
+    assert not [event for event in pair.a.events if isinstance(event, Warned)]
+
+
+def other_machine(side: Side, binary: Path, script: str) -> None:
+    """Runs a side's process in a mount space of its own, after a script."""
+    wrapper = side.folder / "other-machine"
+    wrapper.write_text(f'#!/bin/sh\nset -e\n{script}\nexec {binary} "$@"\n')
+    wrapper.chmod(0o700)
+    launcher = side.folder / "launcher"
+    launcher.write_text(f'#!/bin/sh\nexec unshare --mount --propagation private {wrapper} "$@"\n')
+    launcher.chmod(0o700)
+    side.settings = replace(side.settings, binary=launcher)
+    side.process = DataPlaneProcess(side.settings, systemd=False)
+
+
+async def test_owners_that_mean_somebody_else_there_are_told(tmp_path: Path, binary: Path) -> None:
+    async with opened(Pair(tmp_path, binary)) as pair:
+        lines = Path("/etc/passwd").read_text().splitlines()
+        users = {line.split(":")[0]: int(line.split(":")[2]) for line in lines}
+        (tmp_path / "passwd").write_text(
+            "\n".join(
+                line.replace(":x:1:", ":x:4711:", 1) if line.startswith("daemon:") else line
+                for line in lines
+                if not line.startswith("sys:")
+            )
+        )
+        other_machine(pair.b, binary, f"mount --bind {tmp_path}/passwd /etc/passwd")
+        (pair.a.data / "deep").mkdir()
+        (pair.a.data / "deep" / "file").write_text("x")
+        os.chown(pair.a.data / "deep" / "file", users["daemon"], 0)
+        (pair.a.data / "other").write_text("x")
+        os.chown(pair.a.data / "other", users["sys"], 0)
+        await pair.start()
+        said = (await warnings_of(pair))["owners"]
+        assert sorted(said) == [
+            f"user daemon has number {users['daemon']} on this node and number 4711 on the other: "
+            "owners are replicated as numbers",
+            f"user sys (number {users['sys']}) owns files here and does not exist on the other node",
+        ]
+
+
+async def test_a_clock_that_is_wrong_is_told(tmp_path: Path, binary: Path) -> None:
+    source = tmp_path / "clock.c"
+    source.write_text(
+        "#define _GNU_SOURCE\n#include <time.h>\n#include <unistd.h>\n#include <sys/syscall.h>\n"
+        "int clock_gettime(clockid_t clock, struct timespec *t) {\n"
+        "    int result = (int)syscall(SYS_clock_gettime, clock, t);\n"
+        "    if (clock == CLOCK_REALTIME) t->tv_sec -= 5;\n"
+        "    return result;\n}\n"
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "clock.so", source], check=True)
+    async with opened(Pair(tmp_path, binary)) as pair:
+        other_machine(pair.b, binary, f"export LD_PRELOAD={tmp_path}/clock.so")
+        await pair.start()
+        said = await warnings_of(pair)
+        assert len(said["clock"]) == 1 and "behind" in said["clock"][0]
+
+
+async def test_a_disk_that_gets_full_is_told_before_it_is(pair: Pair) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "small", pair.b.data], check=True)
+    await warnings_of(pair)
+    await in_thread(lambda: (pair.a.data / "large").write_bytes(b"x" * 20_300_000))
+    told = await pair.b.told(Warned)
+    assert told.code == "disk_space" and "stops being the secondary" in told.message
+    assert (await pair.a.plane.status()).peer == "mirror"

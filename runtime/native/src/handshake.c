@@ -2,6 +2,7 @@
 // Neither key nor data of the module are shown to a peer that has not proven the key.
 #include "handshake.h"
 #include "frame.h"
+#include "limits.h"
 #include "offer.h"
 #include "select.h"
 #include "state.h"
@@ -145,7 +146,11 @@ int handshake_connect(int fd, bool full, struct peer *peer) {
     pthread_mutex_lock(&state_lock);
     snprintf(text, sizeof text, "module=%s\ndirectories=%s\ngeneration=%s\nfull=%d\n", options.module, directories, state.generation, full);
     pthread_mutex_unlock(&state_lock);
+    char asked[LIMITS_TEXT];
+    limits_ask(asked, sizeof asked);
+    strcat(text, asked);
     if (!put_text(fd, text) || !get_text(fd, text)) return refuse(peer, "unreachable", "the other node closed the connection");
+    limits_judge(asked, text);
     value_of(text, "refused", peer->code, sizeof peer->code);
     if (*peer->code) {
         value_of(text, "why", peer->why, sizeof peer->why);
@@ -191,11 +196,14 @@ int handshake_accept(int fd, struct peer *peer) {
         put_text(fd, text);
         return -1;
     }
+    char facts[LIMITS_TEXT];
+    limits_answer(text, facts, sizeof facts);
     pthread_mutex_lock(&state_lock);
     bool counts = !state.inconsistent || state.partial, exact = state.exact && counts, lost = !exact && state.lost && counts;
     bool log = !exact && state.logged && counts && dirty_offer(NULL);
     snprintf(text, sizeof text, "generation=%s\nbase=%s\nexact=%d\nlost=%d\nlog=%d\n", state.generation, state.base, exact, lost, log);
     pthread_mutex_unlock(&state_lock);
+    strcat(text, facts);
     patient(fd);
     if (!put_text(fd, text) || (log && !offer_send(fd, put))) return refuse(peer, "unreachable", "the connection was closed");
     endless(fd);

@@ -1,6 +1,7 @@
 // safekit-rfs: the data plane of one replicated module. Arguments, key, signals; everything else is commanded over the control socket.
 #include "common.h"
 #include "events.h"
+#include "limits.h"
 #include "module.h"
 #include "mount.h"
 #include "select.h"
@@ -225,6 +226,7 @@ int main(int count, char **arguments) {
     }
     if (mount_clear_stale(was_secondary)) return 1;
     module_keeps_protection();
+    limits_begin();
     pthread_t signals;
     if (pthread_create(&signals, NULL, signals_main, &set)) abort();
     control_run();

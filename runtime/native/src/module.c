@@ -339,3 +339,9 @@ void module_keeps_protection(void) {
     pthread_t thread;
     if (mount_is_protected() && pthread_create(&thread, NULL, protection_main, NULL) == 0) pthread_detach(thread);
 }
+
+void module_with_directories(void (*work)(void)) {
+    if (pthread_mutex_trylock(&command_lock)) return;
+    if (role != IDLE) work();
+    pthread_mutex_unlock(&command_lock);
+}

@@ -17,4 +17,5 @@ int module_secondary(const char *address, unsigned port, const char *generation,
 int module_handover(int timeout_ms, struct failure *failure);
 int module_idle(bool force, struct failure *failure);
 void module_keeps_protection(void); // at start
+void module_with_directories(void (*work)(void)); // while a role holds them open; not at all while a command runs
 const char *module_role(void);
