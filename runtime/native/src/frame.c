@@ -8,11 +8,16 @@ size_t message_size(const struct message *message) {
     return sizeof message->frame + name_size(message->name) + name_size(message->name2) + message->frame.data_size;
 }
 
-void message_write(const struct message *message, unsigned char *out) {
+struct frame message_head(const struct message *message) {
     struct frame frame = message->frame;
     frame.name_size = (uint16_t)name_size(message->name);
     frame.name2_size = (uint16_t)name_size(message->name2);
     frame.length = (uint32_t)message_size(message);
+    return frame;
+}
+
+void message_write(const struct message *message, unsigned char *out) {
+    struct frame frame = message_head(message);
     memcpy(out, &frame, sizeof frame);
     out += sizeof frame;
     if (frame.name_size) memcpy(out, message->name, frame.name_size);

@@ -99,6 +99,7 @@ struct message {
 #define SET_MTIME 32u
 
 size_t message_size(const struct message *message);
+struct frame message_head(const struct message *message);               // complete: the names and the data follow it on the wire
 void message_write(const struct message *message, unsigned char *out); // out has message_size() bytes
 // One message at the start of `bytes`. 0: not complete yet; -1: not a frame of ours; else its length.
 ssize_t message_read(const unsigned char *bytes, size_t size, struct message *message);

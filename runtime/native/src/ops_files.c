@@ -56,6 +56,9 @@ static void ship_times(struct operation *operation, struct inode *inode, int fd)
     operation_ship(operation, &message, inode, NULL, false);
 }
 
+// A large write is shipped in parts, so that the peer writes one while the next is written here. The last one answers for all.
+#define PART ((size_t)256 << 10)
+
 void op_write(const struct fuse_request *request, uint64_t node, const unsigned char *bytes, size_t size, off_t offset, const struct open_file *file, bool kills_privileges) {
     struct inode *inode = inode_of(request, node);
     int fd = (int)file->handle, error = 0;
@@ -63,11 +66,21 @@ void op_write(const struct fuse_request *request, uint64_t node, const unsigned 
     struct operation *operation = operation_begin(request, REPLY_WRITE);
     operation_touches_range(operation, inode, offset, (off_t)size);
     inode_lock(inode);
-    ssize_t written = pwrite(fd, bytes, size, offset);
-    if (written < 0) error = errno;
-    else operation->written = (size_t)written;
-    if (error) ship_times(operation, inode, fd);
-    if (written > 0) error = ship_bytes(operation, inode, fd, bytes, (size_t)written, offset, sync, kills_privileges ? request : NULL, true);
+    bool answered = false;
+    while (!answered && !error) {
+        size_t done = operation->written, part = sync || size - done < 2 * PART ? size - done : PART;
+        ssize_t written = pwrite(fd, bytes + done, part, offset + (off_t)done);
+        if (written < 0) {
+            error = errno;
+            break;
+        }
+        operation->written += (size_t)written;
+        answered = (size_t)written < part || operation->written == size;
+        if (written > 0)
+            error = ship_bytes(operation, inode, fd, bytes + done, (size_t)written, offset + (off_t)done, sync && answered, kills_privileges ? request : NULL, answered);
+    }
+    if (!answered) ship_times(operation, inode, fd); // for the parts before as well
+    if (operation->written) error = 0;
     inode_unlock(inode);
     if (sync && !error && ((file->flags & O_SYNC) == O_SYNC ? fsync(fd) : fdatasync(fd))) error = errno;
     operation_end(operation, error);
