@@ -124,6 +124,7 @@ async def test_what_a_secondary_lost_with_its_memory_is_sent_again(mirrored: Pai
     await in_thread(lambda: (a.data / "f6").write_bytes(b"alone"))
     await b.restart()
     assert not (await b.plane.status()).exact
+    await b.plane.idle()  # what protected the killed secondary goes
     (b.data / "f5").write_bytes(b"what was there before")
     await mirrored.listen(b)
     connected = await mirrored.connect()
@@ -149,6 +150,7 @@ async def test_when_both_lost_their_memory_the_former_primary_is_the_source_by_b
     give(b, "--boot-id", "after")
     await a.restart()
     await b.restart()
+    await b.plane.idle()
     (b.data / "new").write_bytes(b"n" * 10 + b"lost" * 5)
     with open(b.data / "old", "r+b") as file:
         os.pwrite(file.fileno(), b"1234567", 1_000_000)
