@@ -14,6 +14,10 @@ CASES: dict[str, list[Request]] = {
         ("pwrite", {"offset": 0, "seed": 0, "size": 10, "slot": 0, "user": 1}),
         ("stat_open", {"slot": 0}),
     ],
+    "set-id bits of a new special file are kept, whoever makes it": [
+        ("make_special", {"device": 0, "mode": 0o16777, "path": b"pipe", "user": 1}),
+        ("make_special", {"device": 0, "mode": 0o146777, "path": b"socket", "user": 1}),
+    ],
     "a range that no file can have is refused at once, also while zones are marked": [
         ("lose_secondary", {"killed": False}),
         ("allocate", {"mode": 3, "offset": 0, "size": 1 << 62, "slot": 0}),

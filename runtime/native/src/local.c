@@ -48,7 +48,7 @@ int local_make(int parent, const char *name, const struct make *make) {
         gid_t gid = above.st_mode & S_ISGID ? st.st_gid : make->gid;
         if ((st.st_uid != make->uid || st.st_gid != gid) && fchownat(parent, name, make->uid, gid, AT_SYMLINK_NOFOLLOW)) {
             error = errno;
-        } else if (type == S_IFREG && (st.st_mode & (S_ISUID | S_ISGID)) && fchmodat(parent, name, st.st_mode & 07777, 0)) {
+        } else if (type != S_IFDIR && type != S_IFLNK && (st.st_mode & (S_ISUID | S_ISGID)) && fchmodat(parent, name, st.st_mode & 07777, 0)) {
             error = errno; // chown took these bits away
         }
     }

@@ -1,0 +1,128 @@
+"""PostgreSQL's own regression tests, run against a server whose data lie in a directory of ours."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.suites.sources import binary, source
+
+USER = "postgres"
+SETTINGS = """
+listen_addresses = ''
+unix_socket_directories = '{sockets}'
+port = 54329
+shared_buffers = 16MB
+max_connections = 60
+checkpoint_timeout = 30s
+log_min_messages = error
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How many tests ran, and those that failed, by name."""
+
+    count: int
+    failed: frozenset[str]
+    output: str
+
+
+def as_user(
+    *command: str | Path, folder: Path, check: bool = True, seconds: float = 900
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program as the database's user."""
+    line = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", "--", *map(str, command)]
+    return subprocess.run(
+        line,
+        cwd=folder,
+        check=check,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=seconds,
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": str(folder), "PGUSER": USER},
+    )
+
+
+class Postgresql:
+    """The newest server that this machine has, with its tests prepared in `home`, a folder that everybody may enter."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.root = max(Path("/usr/lib/postgresql").iterdir(), key=lambda path: int(path.name))
+        self.bin = self.root / "bin"
+        package = f"postgresql-{self.root.name}"
+        tree = source(package, ("*/src/test/regress",))
+        self.tests = home / "regress"
+        shutil.copytree(tree / "src" / "test" / "regress", self.tests)
+        self.libraries = home / "libraries"
+        self.libraries.mkdir()
+        version = tree.parent.name.removeprefix(f"{package}-")
+        headers = binary(f"postgresql-server-dev-{self.root.name}", version) / "usr/include/postgresql" / self.root.name
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-w", "-O1", f"-I{headers / 'server'}"]
+            + ["-o", str(self.libraries / "regress.so"), str(self.tests / "regress.c")],
+            check=True,
+        )
+        for name in ("autoinc.so", "refint.so"):
+            shutil.copy(self.root / "lib" / name, self.libraries)
+        subprocess.run(["chown", "-R", f"{USER}:{USER}", home], check=True)
+
+    def run(self, data: Path) -> Outcome:
+        """All tests, with the data in the empty directory `data`; the server is stopped in order afterwards."""
+        output, sockets = self.home / "output", self.home / "sockets"
+        for folder in (output, sockets):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            shutil.chown(folder, USER, USER)
+        data.mkdir()
+        shutil.chown(data, USER, USER)
+        as_user(
+            *(
+                self.bin / "initdb",
+                "-D",
+                data,
+                "-U",
+                USER,
+                "-A",
+                "trust",
+                "--no-locale",
+                "-E",
+                "UTF8",
+                "--data-checksums",
+            ),
+            folder=self.home,
+        )
+        with open(data / "postgresql.conf", "a") as file:
+            file.write(SETTINGS.format(sockets=sockets))
+        as_user(self.bin / "pg_ctl", "-D", data, "-l", self.home / "log", "-w", "start", folder=self.home)
+        try:
+            ran = as_user(
+                self.root / "lib/pgxs/src/test/regress/pg_regress",
+                *(
+                    f"--inputdir={self.tests}",
+                    f"--outputdir={output}",
+                    f"--bindir={self.bin}",
+                    f"--dlpath={self.libraries}",
+                ),
+                *(f"--host={sockets}", "--port=54329", f"--user={USER}", "--max-concurrent-tests=10"),
+                f"--schedule={self.tests / 'parallel_schedule'}",
+                folder=self.home,
+                check=False,
+            )
+        finally:
+            as_user(self.bin / "pg_ctl", "-D", data, "-m", "fast", "-w", "-t", "120", "stop", folder=self.home)
+        results = re.findall(r"(?m)^(?:test)?\s+(\w+)\s+\.\.\. (ok|FAILED)", ran.stdout)
+        differences = output / "regression.diffs"
+        shown = ran.stdout[-3000:] + (differences.read_text(errors="replace")[:5000] if differences.exists() else "")
+        return Outcome(len(results), frozenset(name for name, result in results if result != "ok"), shown)
+
+    def verify(self, data: Path) -> None:
+        """Every page of every file has the right checksum. Raises CalledProcessError."""
+        as_user(self.bin / "pg_checksums", "--check", "-D", data, folder=self.home)
