@@ -26,6 +26,25 @@ COLLECTION = "collections/ansible_collections/evidian/safekit"
 PYTEST = "python -m pytest --quiet -p no:cacheprovider"
 
 
+RACES = "tests/native/test_random.py tests/native/test_stream.py tests/native/test_mirror.py"
+"""Where several threads of the data plane meet."""
+REPORTS = "build/sanitizers"
+
+
+def sanitized(sanitizer: str, tests: str, sequences: str) -> tuple[str, ...]:
+    """Lines that test the data plane, also with random sequences, with it instrumented; whatever it reports fails, also at its end."""
+    options = f"log_path=$PWD/{REPORTS}/report:halt_on_error=1:print_stacktrace=1"
+    settings = f"SAFEKIT_RFS_SANITIZE={sanitizer} SAFEKIT_MODEL_SEQUENCES={sequences} " + " ".join(
+        f"{name}_OPTIONS={options}" for name in ("ASAN", "UBSAN", "TSAN", "LSAN")
+    )
+    return (
+        f"rm -rf {REPORTS} && mkdir -p {REPORTS}",
+        f"{settings} {tests} --timeout=300",
+        f"{settings} {PYTEST} tests/model --numprocesses=2",
+        f"! grep -h -m 40 '' {REPORTS}/* 2>/dev/null",
+    )
+
+
 @dataclass(frozen=True)
 class Gate:
     """One gate: shell lines that must all end well. `needs` names gates that must have passed before."""
@@ -51,6 +70,13 @@ GATES = (
     ),
     Gate("native", ("make -C runtime/native", f"{PYTEST} tests/native --timeout=300"), limit=900),
     Gate("model", (f"{PYTEST} tests/model --numprocesses=2 --durations=5",), limit=900),
+    Gate(
+        "sanitizers",
+        sanitized("address,undefined", f"{PYTEST} tests/native", "200")
+        + sanitized("thread", f"{PYTEST} {RACES}", "100"),
+        limit=900,
+    ),
+    Gate("suites", (f"{PYTEST} tests/suites",), limit=900),
     Gate("fuzz", (f"{PYTEST} tests/fuzz",)),
     Gate("network", (f"{PYTEST} tests/netns tests/pulse --timeout=300",), limit=900),
     Gate("collection-units", ("make/ansible-test units",), limit=900),

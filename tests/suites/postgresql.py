@@ -111,7 +111,7 @@ class Postgresql:
                     f"--bindir={self.bin}",
                     f"--dlpath={self.libraries}",
                 ),
-                *(f"--host={sockets}", "--port=54329", f"--user={USER}", "--max-concurrent-tests=10"),
+                *(f"--host={sockets}", "--port=54329", f"--user={USER}", "--max-connections=10"),
                 f"--schedule={self.tests / 'parallel_schedule'}",
                 folder=self.home,
                 check=False,
