@@ -32,7 +32,7 @@ REPORTS = "build/sanitizers"
 
 
 def sanitized(sanitizer: str, tests: str, sequences: str) -> tuple[str, ...]:
-    """Lines that test the data plane, also with random sequences, with it instrumented; whatever it reports fails, also at its end."""
+    """Lines that test the instrumented data plane, also with random sequences; whatever it reports fails, also at its end."""
     options = f"log_path=$PWD/{REPORTS}/report:halt_on_error=1:print_stacktrace=1"
     settings = f"SAFEKIT_RFS_SANITIZE={sanitizer} SAFEKIT_MODEL_SEQUENCES={sequences} " + " ".join(
         f"{name}_OPTIONS={options}" for name in ("ASAN", "UBSAN", "TSAN", "LSAN")
@@ -76,7 +76,7 @@ GATES = (
         + sanitized("thread", f"{PYTEST} {RACES}", "100"),
         limit=900,
     ),
-    Gate("suites", (f"{PYTEST} tests/suites",), limit=900),
+    Gate("suites", ("make/prerequisites postgresql libsqlite3-dev", f"{PYTEST} tests/suites"), limit=900),
     Gate("fuzz", (f"{PYTEST} tests/fuzz",)),
     Gate("network", (f"{PYTEST} tests/netns tests/pulse --timeout=300",), limit=900),
     Gate("collection-units", ("make/ansible-test units",), limit=900),
