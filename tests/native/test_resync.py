@@ -287,3 +287,42 @@ async def test_zeros_that_were_written_are_no_hole_on_the_other_side(pair: Pair)
     await pair.mirror()
     assert_equal(pair.a.data, pair.b.data)
     assert (theirs.stat().st_blocks > 0, (pair.b.data / "sparse").stat().st_blocks) == (True, 0)
+
+
+@pytest.mark.parametrize("hot", [False, True])
+async def test_after_a_backup_and_its_restoration_only_what_changed_since_is_copied(pair: Pair, hot: bool) -> None:
+    a, b = pair.a, pair.b
+    for i in range(100):
+        (a.data / f"f{i}").write_bytes(os.urandom(50_000))
+    if hot:
+        await a.plane.primary(generation="1")
+    await a.plane.external("prim", "monday")
+    await in_thread(lambda: (a.data / "f1").write_bytes(b"written while the backup is made"))
+    subprocess.run(["cp", "-a", f"{a.data}/.", b.data], check=True)
+    await b.plane.external("second", "monday")
+    if hot:
+        await in_thread(lambda: (a.data / "f2").write_bytes(b"written after it was made"))
+    else:
+        (a.data / "f2").write_bytes(b"written before the module starts")
+        (b.data / "f3").write_bytes(b"written beside the module")
+        await a.plane.primary(generation="1")
+    await pair.listen(b)
+    connected = await pair.connect()
+    assert connected.incremental, connected.reason
+    await in_mirror(a)
+    assert (await a.plane.status()).files_done < 50
+    await a.plane.handover()
+    assert_equal(a.data, b.data)
+
+
+async def test_a_backup_of_another_day_is_not_taken_for_the_same(pair: Pair) -> None:
+    a, b = pair.a, pair.b
+    (a.data / "f").write_text("a")
+    await a.plane.external("prim", "monday")
+    await b.plane.external("second", "tuesday")
+    await a.plane.primary(generation="1")
+    await pair.listen(b)
+    assert not (await pair.connect()).incremental
+    with pytest.raises(DataPlaneError) as refused:
+        await a.plane.external("prim", "x" * 25)
+    assert refused.value.code == "value"

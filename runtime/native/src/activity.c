@@ -397,6 +397,13 @@ void activity_mode(enum activity_mode mode) {
     pthread_mutex_unlock(&activity.lock);
 }
 
+void activity_rebase(void) {
+    pthread_mutex_lock(&activity.lock);
+    while (activity.running && activity.syncing) pthread_cond_wait(&activity.changed, &activity.lock);
+    if (activity.running) rewrite();
+    pthread_mutex_unlock(&activity.lock);
+}
+
 void activity_durable(uint64_t seq) {
     pthread_mutex_lock(&activity.lock);
     activity.durable = seq;

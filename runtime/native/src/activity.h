@@ -23,6 +23,7 @@ bool activity_is_hot(const struct touch *touch, uint64_t epoch); // no lock, no 
 // Makes it hot; durable when it returns, except what is young. `place` NULL: it cannot be told where it lies.
 void activity_heat(const struct touch *touch, uint64_t epoch, bool young, const struct place *place);
 void activity_mode(enum activity_mode mode);
+void activity_rebase(void);             // state.base is another one
 void activity_durable(uint64_t seq);    // the peer: everything up to it is on its disk
 // Everything that is hot, in the dirty set of what the peer may have lost with its memory.
 void activity_doubt(void);

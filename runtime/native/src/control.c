@@ -2,6 +2,7 @@
 // One thread for each connection; one request, one answer; a connection that said "subscribe" gets events until it closes.
 #include "diff.h"
 #include "events.h"
+#include "external.h"
 #include "dirty.h"
 #include "metrics.h"
 #include "module.h"
@@ -300,6 +301,8 @@ static int run(const struct request *request, struct line *line, struct failure 
         return module_secondary(value_of(request, "address"), (unsigned)atoi(value_of(request, "port")), generation, flag_of(request, "clean"), failure);
     if (strcmp(word, "handover") == 0) return module_handover(atoi(value_of(request, "timeout")), failure);
     if (strcmp(word, "idle") == 0) return module_idle(flag_of(request, "force"), failure);
+    if (strcmp(word, "external-primary") == 0) return external_primary(value_of(request, "uid"), strcmp(value_of(request, "check"), "no") != 0, failure);
+    if (strcmp(word, "external-secondary") == 0) return external_secondary(value_of(request, "uid"), strcmp(value_of(request, "check"), "no") != 0, failure);
     if (strcmp(word, "verify") == 0) return run_verify(request, failure);
     if (strcmp(word, "verify-result") == 0) return put_verify_report(line);
     if (strcmp(word, "diff") == 0) return diff_start(failure);

@@ -2,6 +2,7 @@
 #include "module.h"
 #include "activity.h"
 #include "diff.h"
+#include "external.h"
 #include "frame.h"
 #include "handshake.h"
 #include "inode.h"
@@ -125,6 +126,7 @@ int module_primary(const char *generation, bool force, struct failure *failure) 
     state.exact = false;
     pthread_mutex_unlock(&state_lock);
     error = dirty_begin(!fresh);
+    if (!error && !external_look()) state.base[0] = 0;
     if (!error) error = save_role("primary", false, generation);
     if (!error) error = activity_begin();
     if (!error) {
@@ -258,6 +260,18 @@ int module_publish(const char *generation, struct failure *failure) {
     return error ? fail(failure, "record", "the record of this node cannot be written: %s", strerror(error)) : 0;
 }
 
+// What was changed in it since it was restored is offered to its source as if this node had been primary.
+static void look_at_restored_copy(void) {
+    if (!state.watched) return;
+    bool whole = dirty_begin(false) == 0 && external_look();
+    bool changed = dirty_count() > 0;
+    whole = dirty_close() == 0 && whole;
+    pthread_mutex_lock(&state_lock);
+    if (changed || !whole) state.exact = false;
+    state.logged = changed && whole;
+    pthread_mutex_unlock(&state_lock);
+}
+
 int module_secondary(const char *address, unsigned port, const char *generation, bool clean, struct failure *failure) {
     int result = 0;
     char why[256];
@@ -275,6 +289,7 @@ int module_secondary(const char *address, unsigned port, const char *generation,
     pthread_mutex_lock(&state_lock);
     if (!clean) state.exact = state.lost = state.logged = false;
     pthread_mutex_unlock(&state_lock);
+    look_at_restored_copy();
     error = mount_protect();
     if (error) {
         result = fail(failure, "mount", "cannot protect a replicated directory: %s", strerror(error));

@@ -42,9 +42,9 @@ void base_create(char base[BASE_SIZE]) {
 }
 
 static size_t state_text(char *text, size_t size) {
-    int used = snprintf(text, size, "safekit-rfs 1\nrole=%s\nbase=%s\ngeneration=%s\npublished=%s\nboot_id=%s\nclean=%d\nexact=%d\ninconsistent=%d\npartial=%d\nlost=%d\nlogged=%d\n",
+    int used = snprintf(text, size, "safekit-rfs 1\nrole=%s\nbase=%s\ngeneration=%s\npublished=%s\nboot_id=%s\nclean=%d\nexact=%d\ninconsistent=%d\npartial=%d\nlost=%d\nlogged=%d\nwatched=%lld\n",
                         state.role, state.base, state.generation, state.published, state.boot_id, state.clean, state.exact, state.inconsistent,
-                        state.partial, state.lost, state.logged);
+                        state.partial, state.lost, state.logged, (long long)state.watched);
     used += snprintf(text + used, size - (size_t)used, "check=%016llx\n", (unsigned long long)fnv64(text, (size_t)used));
     return (size_t)used;
 }
@@ -64,6 +64,7 @@ int state_save(void) {
 }
 
 static void take_line(const char *line) {
+    if (strncmp(line, "watched=", 8) == 0) state.watched = strtoll(line + 8, NULL, 10);
     struct {
         const char *key;
         char *text;

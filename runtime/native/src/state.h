@@ -12,6 +12,7 @@ struct state {
     bool inconsistent; // a resync onto this copy was begun and not finished
     bool partial;      // ... of what changed since the base: it can be gone on with
     bool lost;         // as exact, but for what was in the memory of the machine
+    int64_t watched;   // nanoseconds; 0: not. The copy is a backup of that moment: what was changed since is looked for at the next start
     bool logged;       // it was primary: what else differs from the base is in the log of the dirty set
 };
 

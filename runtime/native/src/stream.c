@@ -674,6 +674,16 @@ bool stream_enter_mirror(void) {
     return up;
 }
 
+bool stream_between_operations(void (*work)(void)) {
+    pthread_rwlock_wrlock(&stream.gate);
+    pthread_mutex_lock(&stream.lock);
+    bool idle = !stream.up && stream.answers == ANSWER_LOCAL;
+    pthread_mutex_unlock(&stream.lock);
+    if (idle) work();
+    pthread_rwlock_unlock(&stream.gate);
+    return idle;
+}
+
 int stream_alone(void) {
     pthread_mutex_lock(&stream.lock);
     struct operation *held = NULL;

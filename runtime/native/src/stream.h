@@ -66,6 +66,7 @@ void stream_leave(void);           // the same on purpose: nobody is told
 void stream_stop(void);            // after one of both: waits for the threads
 bool stream_switch(void);          // from here on answers wait for the peer. False: no peer any more
 bool stream_enter_mirror(void);    // the barrier was answered. False: no peer any more
+bool stream_between_operations(void (*work)(void)); // while none runs. False: a peer is connected or was lost, nothing was done
 int stream_alone(void);            // the grant. 0 or EBUSY (in mirror)
 void stream_abandon(void);         // the mount is gone: what is held is answered with an error
 enum answers stream_answers(void);
