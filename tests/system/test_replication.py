@@ -107,6 +107,26 @@ def test_equal_copies_verify_under_load_and_what_was_written_beside_the_mount_is
     assert pair.said(second, r"The copies differ: 1 files")
 
 
+def test_what_a_synchronisation_took_is_said_with_true_figures(pair: Replicated) -> None:
+    first, second = pair.nodes
+    pair.install()
+    first.run(f"head -c 20000000 /dev/urandom >{FOLDER}/big; echo small >{FOLDER}/small")
+    pair.ready()
+    assert pair.said(first, r"Reintegration ended \(default\) after .*: 2 files, 20.0 MB compared, 2\d.\d MB copied")
+    assert pair.said(second, r"Reintegration ended \(default\) after .*: 2\d.\d MB copied")
+    stats = json.loads(safekit(first, f"rfs stats -m {NAME} --json").out)["stats"]
+    assert stats["resync_sent_bytes"] > 20_000_000
+    assert pair.value(first, "rfs.rep_bandwidth").isdigit() and pair.value(second, "rfs.netin_bandwidth").isdigit()
+
+    pair.stop(second)
+    first.run(f"echo changed >{FOLDER}/small")
+    seen = mark(first, NAME)
+    safekit(second, f"start -m {NAME}")
+    wait_state(second, NAME, "SECOND")
+    assert pair.said(first, r"Reintegration ended \(default\) after .* 0\.0 MB copied", seen)
+    assert "rep_bytes" in safekit(first, f"rfs stats -m {NAME}").out
+
+
 def test_a_mounted_directory_that_hangs_restarts_the_module(pair: Replicated) -> None:
     first, second = pair.nodes
     pair.install('checkintv="1s" checktime="2s"')

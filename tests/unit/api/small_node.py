@@ -227,7 +227,13 @@ class SmallNode:
 
     async def rfs_stats(self, am: str) -> Mapping[str, int | str]:
         self._info(am)
-        return {"sent_bytes": 1_500_000, "wire_p99_us": 2400, "queue_count": 3, "peer": "mirror"}
+        return {
+            "sent_bytes": 1_500_000,
+            "wire_p99_us": 2400,
+            "queue_count": 3,
+            "wire_histogram": "0,4",
+            "peer": "mirror",
+        }
 
     async def rfs_compare(self, am: str, kind: ComparisonKind) -> Comparison:
         self._info(am)

@@ -347,7 +347,13 @@ async def test_reference_page_names_every_operation_and_error(node: SmallNode) -
 
 async def test_statistics_of_the_replication_are_numbers_and_words(db: httpx.AsyncClient) -> None:
     assert (await db.get("/modules/db/rfs/stats")).json() == {
-        "stats": {"sent_bytes": 1_500_000, "wire_p99_us": 2400, "queue_count": 3, "peer": "mirror"}
+        "stats": {
+            "sent_bytes": 1_500_000,
+            "wire_p99_us": 2400,
+            "queue_count": 3,
+            "wire_histogram": "0,4",
+            "peer": "mirror",
+        }
     }
 
 

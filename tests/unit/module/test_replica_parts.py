@@ -10,7 +10,7 @@ from pathlib import Path
 from safekit.module.files import boot_identity
 from safekit.module.freshness import Freshness
 from safekit.module.null_request import answers
-from safekit.module.resync import ResyncReport
+from safekit.module.resync import ResyncCounts, ResyncReport
 from safekit.module.settings import Settings, read_settings, write_settings
 from safekit.replication import ResyncProgress
 
@@ -88,14 +88,24 @@ def test_a_resynchronisation_is_told_from_its_beginning_to_its_end() -> None:
     assert told.lines == ["E Reintegration: 25 %, 50.0 of 200.0 MB, 1 of 4 files, 10.0 MB/s, 15 s left"]
     told.now += 8
     told.report.show(ResyncProgress("copy", 4, 4, 200_000_000, 200_000_000, 10_000_000, 0))
-    assert told.report.end()
-    assert told.lines[1:] == ["E Reintegration ended (full) after 20.0 s: 4 files, 200.0 MB compared, 10.0 MB/s"]
+    told.report.end(ResyncCounts(5, 210_000_000, 30_000_000))
+    assert told.lines[1:] == [
+        "E Reintegration ended (full) after 20.0 s: 5 files, 210.0 MB compared, 30.0 MB copied, 10.5 MB/s"
+    ]
     assert told.values["rfs.rei_scan_count_metric"] == "5/10"
     assert told.values["rfs.rei_copy_count_metric"] == "4/4"
     assert told.values["rfs.rei_copy_size_metric"] == "200000000/200000000"
     assert (told.values["rfs.rei_copy_time_metric"], told.values["rfs.reintegre_failed"]) == ("8", "down")
     assert told.report.progress is None
-    assert not told.report.end()
+    assert not told.report.running
+
+
+def test_the_secondary_says_what_it_knows() -> None:
+    told = Told()
+    told.report.begin("default")
+    told.now += 2
+    told.report.end(ResyncCounts(travelled=1_000_000))
+    assert told.lines == ["E Reintegration ended (default) after 2.0 s: 1.0 MB copied, 0.5 MB/s"]
 
 
 def test_every_step_is_told_with_reidetail() -> None:

@@ -30,20 +30,21 @@ def register(app: typer.Typer) -> None:
 
 
 def stats(ctx: typer.Context, module: Module, as_json: Json = False) -> None:
-    """Show counters, queues and latencies of the replication on this node."""
+    """Show counters, queues and latencies of the replication on this node; the histograms only with --json."""
     answer = context(ctx).client.get("modules", module, "rfs", "stats")
     if as_json:
         show_json(answer)
         return
-    table(("METRIC", "VALUE", ""), [(name, str(value), _unit(name, value)) for name, value in answer["stats"].items()])
+    shown = [(name, value) for name, value in answer["stats"].items() if not name.endswith("_histogram")]
+    table(("METRIC", "VALUE", ""), [(name, str(value), _unit(name, value)) for name, value in shown])
 
 
 def _unit(name: str, value: object) -> str:
     """A number in words, where its name says what it counts."""
     if not isinstance(value, int):
         return ""
-    if name.endswith(("bytes", "_bps")):
-        return size(value) + ("/s" if name.endswith("_bps") else "")
+    if name.endswith("_bytes"):
+        return size(value) + ("/s" if "_bandwidth_" in name else "")
     if name.endswith("_us") and value >= 1000:
         return f"{value / 1000:.1f} ms"
     return ""

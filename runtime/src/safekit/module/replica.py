@@ -32,7 +32,7 @@ from safekit.module.engine import StepError
 from safekit.module.files import boot_identity
 from safekit.module.record import from_text, to_text, write_record
 from safekit.module.replica_watch import ReplicaWatch
-from safekit.module.resync import ResyncReport
+from safekit.module.resync import ResyncCounts, ResyncReport
 from safekit.module.settings import DEFAULT_SYNC
 from safekit.replication import (
     CompareEnded,
@@ -83,6 +83,7 @@ class Replica:
         self._rfs = rfs
         self._refused = 0
         self._callbacks = asyncio.Lock()
+        self._travelled = 0
         paths = module.around.paths
         self.process = DataPlaneProcess(settings_of(module.around.name, rfs, paths, boot_identity(paths.boot_id)))
         self.report = ResyncReport(module.log, module.resources, detail=rfs.reidetail)
@@ -129,7 +130,7 @@ class Replica:
             case DataAlone():
                 await self._go_alone(plane, generation)
             case DataHandover():
-                self.watch.serving(False)
+                self._quiet()
                 await plane.handover(timeout=HANDOVER_S)
                 self._call("_rfs_stopped")
             case Publish():
@@ -138,7 +139,7 @@ class Replica:
             case Pair():
                 await self._pair(plane, generation)
             case _:
-                self.watch.serving(False)
+                self._quiet()
                 await self._stop(plane)
                 self._call("_rfs_stopped")
 
@@ -156,6 +157,13 @@ class Replica:
         self.report.reset()
         await self.process.start()
         self.follow(plane)
+        self.watch.measuring(True)
+        await self._counts()
+
+    def _quiet(self) -> None:
+        """Nothing is replicated any more."""
+        self.watch.serving(False)
+        self.watch.measuring(False)
 
     async def _clear_up(self) -> None:
         """The data plane was killed: another one takes away what it left over the directories, and stays idle."""
@@ -290,18 +298,17 @@ class Replica:
         """Hear the data plane from now on, once."""
         if not self._module.runs("data"):
             self._module.spawn(self._hear(plane), "data")
-            self.watch.measuring()
 
     async def _hear(self, plane: DataPlane) -> None:
         module = self._module
         async for event in plane.events():
             match event:
                 case InMirror():
-                    self._ended()
+                    await self._ended()
                     await self.watch.synchronised()
                     module.put(DataSaid(DataPhase.MIRROR))
                 case PeerLost(reason, held):
-                    self.report.broken(reason)
+                    await self._broken(reason)
                     self._call("_rfs_peer_lost")
                     module.put(DataSaid(DataPhase.LOST if held else DataPhase.ALONE, reason))
                 case Published(generation) if module.state.role is Role.SECOND:
@@ -316,9 +323,9 @@ class Replica:
                     self.report.begin(module.settings.syncmode)
                     self._call("_rfs_resync_begin")
                 case ResyncEnded():
-                    self._ended()
+                    await self._ended()
                 case PrimaryLost(reason, _):
-                    self.report.broken(reason)
+                    await self._broken(reason)
                     self._call("_rfs_peer_lost")
                     module.put(DataSaid(DataPhase.CUT, reason))
                 case ResyncProgress():
@@ -342,15 +349,32 @@ class Replica:
                 case Gone():
                     module.forget_task("data")
                     await self.comparisons.lost("the data plane ended")
-                    self.watch.serving(False)
+                    self._quiet()
                     if module.state.data is not DataPhase.OFF:
                         module.put(DataSaid(DataPhase.FAILED, "the data plane ended"))
                 case _:
                     pass
 
-    def _ended(self) -> None:
-        if self.report.end():
+    async def _ended(self) -> None:
+        """The copies are equal: what it took is asked of the data plane, and said."""
+        if self.report.running:
+            self.report.end(await self._counts())
             self._call("_rfs_resync_end")
+
+    async def _broken(self, reason: str) -> None:
+        self.report.broken(reason)
+        await self._counts()
+
+    async def _counts(self) -> ResyncCounts:
+        """Files and bytes that were compared, and bytes that travelled since this was asked the last time."""
+        plane = self.process.plane
+        try:
+            status, stats = await plane.status(), await plane.stats()
+        except (DataPlaneGone, DataPlaneError):
+            return ResyncCounts()
+        travelled = sum(int(stats.get(f"resync_{way}_bytes", 0)) for way in ("sent", "received"))
+        since, self._travelled = travelled - self._travelled, travelled
+        return ResyncCounts(status.files_done, status.bytes_done, max(since, 0))
 
     def _call(self, script: str) -> None:
         """A callback of the module (`scripts="on"`), after those before it; nothing else waits for it."""
@@ -372,6 +396,7 @@ class Replica:
             module.put(DataSaid(DataPhase.FAILED, str(error)))
             return
         self.follow(plane)
+        self.watch.measuring(True)
         self.watch.serving(status.role == "primary")
         if status.inconsistent and state.record.consistent:
             module.put(ResyncBegan())

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SYNCAT: Final = "rfs.syncat"
 SYNCAT_RULE: Final = "rfs_syncat_wait"
+BANDWIDTHS: Final = ("rep_bandwidth", "rei_bandwidth", "netout_bandwidth", "netin_bandwidth")
+_MEASURE_S: Final = 3.0
 _FRESHNESS_S: Final = 1.0
 _NOTE_EVERY_S: Final = 30.0
 _LONGEST_SLEEP_S: Final = 30.0
@@ -158,5 +160,23 @@ class ReplicaWatch:
 
     # --- metrics ---
 
-    def measuring(self) -> None:
-        """The data plane can be asked."""
+    def measuring(self, on: bool) -> None:
+        """The data plane can be asked, or no longer."""
+        if on:
+            self._module.spawn(self._measure(), "metrics")
+            return
+        self._module.end("metrics")
+        for name in BANDWIDTHS:
+            self._module.resources.set(f"rfs.{name}", "0", lasting=False)
+
+    async def _measure(self) -> None:
+        """Spec §4.9.1: averages over three seconds, in KB/s."""
+        while True:
+            try:
+                stats = await self._replica.process.plane.stats()
+            except (DataPlaneError, DataPlaneGone):
+                stats = {}
+            for name in BANDWIDTHS:
+                value = int(stats.get(f"{name}_bytes", 0)) // 1000
+                self._module.resources.set(f"rfs.{name}", str(value), lasting=False)
+            await asyncio.sleep(_MEASURE_S)

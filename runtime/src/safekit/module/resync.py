@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from safekit.replication import ResyncProgress
@@ -29,6 +30,15 @@ class Values(Protocol):
         """Give a resource a value."""
 
 
+@dataclass(frozen=True)
+class ResyncCounts:
+    """What a resynchronisation took: files and bytes compared (0 where only the other node knows), bytes that travelled."""
+
+    files: int = 0
+    compared: int = 0
+    travelled: int = 0
+
+
 class ResyncReport:
     """One after the other, the resynchronisations of a module. `now` is a clock in seconds."""
 
@@ -42,19 +52,19 @@ class ResyncReport:
     def reset(self) -> None:
         """Nothing runs."""
         self.progress: ResyncProgress | None = None
-        self._running = False
+        self.running = False
         self._policy = "default"
         self._began = self._said = self._phase_began = self._now()
 
     def begin(self, policy: str) -> None:
         """A resynchronisation begins under a policy of §4.9.3."""
         self.reset()
-        self._running, self._policy = True, policy
+        self.running, self._policy = True, policy
 
     def show(self, progress: ResyncProgress) -> None:
         """It is this far."""
         now = self._now()
-        if not self._running:
+        if not self.running:
             self.begin("default")
         if self.progress is None or progress.phase != self.progress.phase:
             self._phase_began = now
@@ -77,23 +87,21 @@ class ResyncReport:
         for name, value in values.items():
             self._resources.set(f"rfs.{name}", value, lasting=False)
 
-    def end(self) -> bool:
-        """The copies are equal. False if nothing was running."""
-        if not self._running:
-            return False
-        seconds, last = max(self._now() - self._began, 0.001), self.progress
-        text = f"Reintegration ended ({self._policy}) after {seconds:.1f} s"
-        if last is not None:
-            rate = last.bytes_done / 1e6 / seconds
-            text += f": {last.files_done} files, {last.bytes_done / 1e6:.1f} MB compared, {rate:.1f} MB/s"
+    def end(self, counts: ResyncCounts) -> None:
+        """The copies are equal."""
+        seconds = max(self._now() - self._began, 0.001)
+        parts = [f"{counts.travelled / 1e6:.1f} MB copied"]
+        if counts.files:
+            parts.insert(0, f"{counts.files} files, {counts.compared / 1e6:.1f} MB compared")
+        rate = max(counts.compared, counts.travelled) / 1e6 / seconds
+        text = f"Reintegration ended ({self._policy}) after {seconds:.1f} s: {', '.join(parts)}, {rate:.1f} MB/s"
         self._log.write("rfs", "E", text)
         self._resources.set("rfs.reintegre_failed", "down")
         self.reset()
-        return True
 
     def broken(self, reason: str) -> None:
         """The connection is gone; a resynchronisation that ran is interrupted."""
-        if self._running:
+        if self.running:
             self._log.write("rfs", "C", f"Reintegration interrupted: {reason or 'the connection was lost'}")
             self._resources.set("rfs.reintegre_failed", "up")
         self.reset()
