@@ -58,7 +58,12 @@ class Gate:
 
 GATES = (
     Gate("style", ("ruff check .", "ruff format --check .")),
-    Gate("types", ("mypy runtime/src tests/nodes tests/conftest.py tests/system tests/model demo benchmarks make",)),
+    Gate(
+        "types",
+        (
+            "mypy runtime/src tests/nodes tests/conftest.py tests/system tests/durability tests/model demo benchmarks make",
+        ),
+    ),
     Gate("contracts", ("cd runtime/src && lint-imports --config ../../pyproject.toml --no-cache",)),
     Gate("shell", ("make/shell-files | xargs --null --no-run-if-empty shellcheck",)),
     Gate(
@@ -92,6 +97,7 @@ GATES = (
     Gate("wheelhouse", ("make/wheelhouse",), limit=900),
     Gate("nodes", ("python -m tests.nodes create",), limit=900),
     Gate("system", (f"{PYTEST} tests/system --timeout=600",), needs=("wheelhouse", "nodes"), limit=1500),
+    Gate("durability", (f"{PYTEST} tests/durability --timeout=600",), needs=("wheelhouse", "nodes"), limit=1200),
     Gate("molecule", ("make/molecule",), needs=("wheelhouse", "nodes"), limit=1500),
 )
 

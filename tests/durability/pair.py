@@ -250,15 +250,17 @@ def settled(pair: Pair, *, two_histories: bool, timeout: float = 75) -> list[str
     for node in pair.nodes:
         if not first_process(node):
             node.power_on(wait=False)
-    asked: dict[str, float] = {}
+    stopped: dict[str, float] = {}
 
     def whole() -> bool:
         said = pair.each(pair.shown)
         if sorted(said) == ["PRIM Ready", "SECOND Ready"]:
             return True
         for node, words in zip(pair.nodes, said, strict=True):
-            if words == "STOP NotReady" and time.monotonic() - asked.get(node.name, 0) > 3:
-                asked[node.name] = time.monotonic()
+            if words != "STOP NotReady":
+                stopped.pop(node.name, None)
+            elif time.monotonic() - stopped.setdefault(node.name, time.monotonic()) > 2:  # it does not start by itself
+                del stopped[node.name]
                 safekit(node, f"start -m {NAME}", check=False)
                 did.append(f"start on {node.name}")
         if two_histories:
