@@ -274,19 +274,25 @@ async def test_the_record_of_the_data_plane_may_not_lie_in_what_it_serves(pair: 
 
 
 async def test_zeros_that_were_written_are_no_hole_on_the_other_side(pair: Pair) -> None:
-    ours, theirs = pair.a.data / "file", pair.b.data / "file"
-    ours.write_bytes(bytes(65_536))
-    with open(theirs, "wb") as file:
+    (pair.a.data / "file").write_bytes(bytes(65_536))
+    with open(pair.b.data / "file", "wb") as file:
         file.truncate(65_536)
-    with open(pair.a.data / "sparse", "wb") as file:
-        file.truncate(65_536)
-    (pair.b.data / "sparse").write_bytes(bytes(65_536))
+    for name, size in (("sparse", 65_536), ("small", 9_000)):
+        with open(pair.a.data / name, "wb") as file:
+            file.truncate(size)
+            file.seek(4_096)
+            file.write(b"an island")
+        (pair.b.data / name).write_bytes(bytes(size))
+        with open(pair.b.data / f"{name} too", "wb") as file:
+            file.truncate(size)
+        (pair.a.data / f"{name} too").write_bytes((pair.a.data / name).read_bytes())
     os.sync()
     await pair.a.plane.primary(generation="1")
     await pair.listen(pair.b)
     await pair.mirror()
     assert_equal(pair.a.data, pair.b.data)
-    assert (theirs.stat().st_blocks > 0, (pair.b.data / "sparse").stat().st_blocks) == (True, 0)
+    for path in sorted(pair.a.data.iterdir()):
+        assert (path.name, data_of(path)) == (path.name, data_of(pair.b.data / path.name))
 
 
 @pytest.mark.parametrize("hot", [False, True])
@@ -326,3 +332,18 @@ async def test_a_backup_of_another_day_is_not_taken_for_the_same(pair: Pair) -> 
     with pytest.raises(DataPlaneError) as refused:
         await a.plane.external("prim", "x" * 25)
     assert refused.value.code == "value"
+
+
+def data_of(path: Path) -> list[tuple[int, int]]:
+    """Where a file has data: (from, to)."""
+    found, at = [], 0
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        while at < size:
+            try:
+                start = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                break
+            at = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            found.append((start, at))
+    return found

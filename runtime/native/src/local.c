@@ -126,6 +126,9 @@ int local_punch(int file, off_t offset, off_t size) {
     if (fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size) == 0) return 0;
     if (errno != EOPNOTSUPP && errno != ENOSYS) return errno;
     static const unsigned char zeros[65536];
+    struct stat st;
+    if (fstat(file, &st)) return errno;
+    if (size > st.st_size - offset) size = st.st_size - offset; // zeros would make the file longer, a hole does not
     while (size > 0) {
         ssize_t n = pwrite(file, zeros, size < (off_t)sizeof zeros ? (size_t)size : sizeof zeros, offset);
         if (n < 0) return errno;

@@ -267,9 +267,12 @@ static int zone_hole(const struct message *message) {
     const struct frame *f = &message->frame;
     int error = 0, file = receive_file(f->id, &error);
     if (file < 0) return error;
-    off_t data = lseek(file, (off_t)f->offset, SEEK_DATA);
-    if ((data < 0 && errno == ENXIO) || data >= (off_t)(f->offset + f->size)) return 0;
-    error = local_punch(file, (off_t)f->offset, (off_t)f->size);
+    struct stat st;
+    if (fstat(file, &st)) return errno;
+    off_t data = lseek(file, (off_t)f->offset, SEEK_DATA), end = (off_t)(f->offset + f->size);
+    if ((data < 0 && errno == ENXIO) || data >= end) return 0;
+    if (end >= st.st_size) end = (end / st.st_blksize + 1) * st.st_blksize; // the last block goes whole, not only its bytes
+    error = local_punch(file, (off_t)f->offset, end - (off_t)f->offset);
     return error ? error : restore_time(file, f);
 }
 

@@ -215,17 +215,45 @@ void resync_again(struct inode *file) {
 
 // ---- files ----
 
+static off_t next_data(int file, off_t offset, off_t end) {
+    off_t data = lseek(file, offset, SEEK_DATA);
+    if (data < 0) data = errno == ENXIO ? end : offset;
+    return data < end ? data : end;
+}
+
+static void send_hole(struct inode *inode, off_t offset, off_t end, const struct stat *st) {
+    struct message message = {.frame = {.op = OP_ZONE_HOLE, .offset = (uint64_t)offset, .size = (uint64_t)(end - offset)}};
+    describe(&message.frame, st);
+    stream_send(&message, inode, false);
+}
+
+// What is there now, holes as holes: it may have become one since the zone was compared.
 static void send_zone(struct inode *inode, int file, off_t offset, size_t size) {
-    inode_lock(inode);
     struct stat st;
-    ssize_t n = pread(file, zone, size, offset);
-    if (n > 0 && fstat(file, &st) == 0) {
+    inode_lock(inode);
+    bool readable = fstat(file, &st) == 0;
+    off_t end = readable && st.st_size < offset + (off_t)size ? st.st_size : offset + (off_t)size;
+    while (readable && offset < end) {
+        off_t data = next_data(file, offset, end);
+        if (data > offset) {
+            send_hole(inode, offset, data, &st);
+            offset = data;
+            continue;
+        }
+        off_t hole = lseek(file, offset, SEEK_HOLE);
+        if (hole <= offset || hole > end) hole = end;
+        ssize_t n = pread(file, zone, (size_t)(hole - offset), offset);
+        if (n <= 0) {
+            readable = n == 0;
+            break;
+        }
         struct message message = {.frame = {.op = OP_ZONE_DATA, .offset = (uint64_t)offset, .size = (uint64_t)n, .data_size = (uint32_t)n}, .data = zone};
         describe(&message.frame, &st);
         stream_send(&message, inode, false);
+        offset += n;
     }
     inode_unlock(inode);
-    if (n < 0) stream_lose("a file cannot be read");
+    if (!readable) stream_lose("a file cannot be read");
 }
 
 static struct check *find_check(uint64_t seq) {
@@ -294,14 +322,9 @@ static off_t compare_step(struct inode *inode, int file, off_t offset, off_t lim
     struct stat st;
     inode_lock(inode);
     if (fstat(file, &st) == 0 && offset < st.st_size) {
-        off_t data = lseek(file, offset, SEEK_DATA);
-        if (data < 0 && errno == ENXIO) data = st.st_size;
-        if (data < 0) data = offset;
-        if (data > limit) data = limit;
+        off_t data = next_data(file, offset, limit < st.st_size ? limit : st.st_size);
         if (data > offset) {
-            struct message message = {.frame = {.op = OP_ZONE_HOLE, .offset = (uint64_t)offset, .size = (uint64_t)(data - offset)}};
-            describe(&message.frame, &st);
-            stream_send(&message, inode, false);
+            send_hole(inode, offset, data, &st);
             next = data;
         } else {
             off_t end = (offset / PIECE + 1) * PIECE;
