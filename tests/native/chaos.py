@@ -21,6 +21,7 @@ class Chaos:
         self.random = random.Random(seed)
         self.big = big
         self.open_files: list[int] = []
+        self.last = ""
         self.steps: list[Callable[[], object]] = [
             *[self.write] * 6,
             *[self.create] * 4,
@@ -48,7 +49,9 @@ class Chaos:
     def step(self) -> object:
         """One request."""
         try:
-            return self.random.choice(self.steps)()
+            step = self.random.choice(self.steps)
+            self.last = step.__name__
+            return step()
         except OSError as error:
             return error.errno
 

@@ -123,11 +123,25 @@ class Side:
                 await asyncio.sleep(0.02)
         return status
 
+    @property
+    def supervisor(self) -> int:
+        """The process that was started."""
+        assert self.process.pid is not None
+        return self.process.pid
+
+    @property
+    def worker(self) -> int:
+        """The process that does the work: the supervisor's child, or the only one of an instrumented program."""
+        children = Path(f"/proc/{self.supervisor}/task/{self.supervisor}/children").read_text().split()
+        return int(children[0]) if children else self.supervisor
+
     async def kill(self) -> None:
-        """SIGKILL, as a crash would; the mount stays behind."""
-        pid = self.process.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+        """SIGKILL of worker and supervisor together, which is the end of both; the mount stays behind."""
+        supervisor, worker = self.supervisor, self.worker
+        if supervisor != worker:
+            os.kill(supervisor, signal.SIGSTOP)
+            os.kill(worker, signal.SIGKILL)
+        os.kill(supervisor, signal.SIGKILL)
         await self.process.ended()
         await self._stop_listening()
 

@@ -54,7 +54,7 @@ async def together(pair: Pair) -> int:
 
 def counted(side: Side, what: str) -> int:
     """A counter of the kernel: bytes that a data plane read or wrote."""
-    for line in Path(f"/proc/{side.process.pid}/io").read_text().splitlines():
+    for line in Path(f"/proc/{side.worker}/io").read_text().splitlines():
         if line.startswith(f"{what}:"):
             return int(line.split()[1])
     raise AssertionError(what)

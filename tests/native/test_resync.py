@@ -18,7 +18,7 @@ from safekit.replication import (
     ResyncEnded,
     ResyncStarted,
 )
-from tests.native.pair import Pair, in_mirror, in_thread, opened
+from tests.native.pair import Pair, Side, in_mirror, in_thread, opened
 from tests.native.trees import assert_equal
 
 
@@ -73,12 +73,12 @@ async def test_a_zone_that_is_equal_is_not_written_again(pair: Pair) -> None:
     with open(pair.a.data / "big", "r+b") as file:
         file.seek(3 << 20)
         file.write(b"changed")
-    fragments = _written_bytes(pair.b.process)
+    fragments = _written_bytes(pair.b)
     await pair.a.plane.primary(generation="1")
     await pair.listen(pair.b)
     await pair.mirror()
     assert_equal(pair.a.data, pair.b.data)
-    assert _written_bytes(pair.b.process) - fragments < 3 << 20
+    assert _written_bytes(pair.b) - fragments < 3 << 20
 
 
 async def test_only_what_changed_is_compared_after_a_clean_stop_of_the_secondary(mirrored: Pair) -> None:
@@ -257,8 +257,8 @@ async def test_losing_the_primary_is_told(mirrored: Pair) -> None:
     assert (await mirrored.b.plane.status()).exact
 
 
-def _written_bytes(process: DataPlaneProcess) -> int:
-    for line in Path(f"/proc/{process.pid}/io").read_text().splitlines():
+def _written_bytes(side: Side) -> int:
+    for line in Path(f"/proc/{side.worker}/io").read_text().splitlines():
         if line.startswith("wchar:"):
             return int(line.split()[1])
     raise AssertionError("no wchar")

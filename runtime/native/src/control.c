@@ -8,8 +8,10 @@
 #include "module.h"
 #include "receive.h"
 #include "resync.h"
+#include "shared.h"
 #include "state.h"
 #include "stream.h"
+#include "takeover.h"
 #include "verify.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -44,6 +46,17 @@ static struct {
     unsigned clients;
     bool exiting;
 } control = {.lock = PTHREAD_MUTEX_INITIALIZER, .listener = -1};
+
+// The connections, for the next worker: controllers see nothing of a take-over but an interrupted command.
+struct client {
+    int fd; // 0: free
+    bool subscribed, busy;
+};
+
+static struct {
+    int listener;
+    struct client client[CLIENTS];
+} *kept;
 
 // ---- lines ----
 
@@ -347,10 +360,10 @@ static bool subscribe(int fd, bool on) {
 }
 
 static void *client_main(void *argument) {
-    int fd = (int)(intptr_t)argument;
+    struct client *client = argument;
+    int fd = client->fd;
     char text[LINE];
     size_t used = 0;
-    bool subscribed = false;
     for (;;) {
         ssize_t n = recv(fd, text + used, sizeof text - 1 - used, 0);
         if (n < 0 && errno == EINTR) continue;
@@ -362,9 +375,11 @@ static void *client_main(void *argument) {
             *end = 0;
             parse(text, &request);
             if (request.word && strcmp(request.word, "subscribe") == 0) {
-                subscribed = subscribed || subscribe(fd, true);
+                client->subscribed = client->subscribed || subscribe(fd, true);
             } else {
+                client->busy = true;
                 answer(fd, &request);
+                client->busy = false;
             }
             size_t eaten = (size_t)(end + 1 - text);
             memmove(text, end + 1, used - eaten + 1);
@@ -372,18 +387,72 @@ static void *client_main(void *argument) {
         }
         if (used == sizeof text - 1) break;
     }
-    if (subscribed) subscribe(fd, false);
-    close(fd);
+    if (client->subscribed) subscribe(fd, false);
+    client->subscribed = false;
+    shared_drop(fd);
     pthread_mutex_lock(&control.lock);
+    client->fd = 0;
     control.clients--;
     pthread_mutex_unlock(&control.lock);
+    close(fd);
     return NULL;
+}
+
+static bool serve_client(struct client *client) {
+    pthread_t thread;
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setdetachstate(&small, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&small, 512u << 10);
+    int error = pthread_create(&thread, &small, client_main, client);
+    pthread_attr_destroy(&small);
+    return !error;
+}
+
+static void add_client(int fd) {
+    struct client *client = NULL;
+    pthread_mutex_lock(&control.lock);
+    for (unsigned i = 0; i < CLIENTS && !client; i++) {
+        if (!kept->client[i].fd) client = &kept->client[i];
+    }
+    if (client) {
+        *client = (struct client){.fd = fd};
+        control.clients++;
+        shared_keep(fd);
+    }
+    pthread_mutex_unlock(&control.lock);
+    if (client && serve_client(client)) return;
+    if (client) client->fd = 0;
+    close(fd);
+}
+
+// What a worker that died left. The threads begin later.
+static void take_clients_over(void) {
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        struct client *client = &kept->client[i];
+        if (!client->fd) continue;
+        control.clients++;
+        if (client->subscribed) control.subscriber[i] = client->fd;
+        if (!client->busy) continue;
+        struct line line = {.used = 0};
+        client->busy = false;
+        put_word(&line, "error");
+        put_value(&line, "code", "interrupted");
+        put_value(&line, "message", "the data plane died, another goes on: ask again");
+        send_line(client->fd, &line);
+    }
 }
 
 // ---- the socket ----
 
 int control_open(void) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
+    kept = shared_area("control", sizeof *kept);
+    if (takeover_of_primary()) {
+        control.listener = kept->listener;
+        take_clients_over();
+        return pipe2(control.wake, O_CLOEXEC) ? errno : 0;
+    }
     if (strlen(options.control) >= sizeof address.sun_path) return ENAMETOOLONG;
     strcpy(address.sun_path, options.control);
     control.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -396,6 +465,8 @@ int control_open(void) {
     int error = bind(control.listener, (struct sockaddr *)&address, sizeof address) || listen(control.listener, 16) ? errno : 0;
     umask(before);
     if (!error && pipe2(control.wake, O_CLOEXEC)) error = errno;
+    kept->listener = control.listener;
+    shared_keep(control.listener);
     return error;
 }
 
@@ -404,23 +475,16 @@ void control_end(void) {
 }
 
 void control_run(void) {
-    pthread_attr_t small;
-    pthread_attr_init(&small);
-    pthread_attr_setdetachstate(&small, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&small, 512u << 10);
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        if (kept->client[i].fd && !serve_client(&kept->client[i])) abort();
+    }
     for (;;) {
         struct pollfd wait[2] = {{control.listener, POLLIN, 0}, {control.wake[0], POLLIN, 0}};
         if (poll(wait, 2, -1) < 0 && errno != EINTR) abort();
         if (wait[1].revents & POLLIN) break;
         if (!(wait[0].revents & POLLIN)) continue;
         int fd = accept4(control.listener, NULL, NULL, SOCK_CLOEXEC);
-        if (fd < 0) continue;
-        pthread_mutex_lock(&control.lock);
-        bool room = control.clients < CLIENTS;
-        if (room) control.clients++;
-        pthread_mutex_unlock(&control.lock);
-        pthread_t thread;
-        if (!room || pthread_create(&thread, &small, client_main, (void *)(intptr_t)fd)) close(fd);
+        if (fd >= 0) add_client(fd);
     }
     unlink(options.control);
 }

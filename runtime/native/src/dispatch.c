@@ -1,5 +1,6 @@
 // Takes a request apart. The kernel is trusted for the meaning of what it sends, not for its length.
 #include "dispatch.h"
+#include "intent.h"
 #include "operations.h"
 #include <errno.h>
 #include <string.h>
@@ -239,6 +240,10 @@ void dispatch(struct fuse_request *request, const unsigned char *bytes, size_t s
     request->pid = (pid_t)header->pid;
     struct parts parts = {.at = bytes + sizeof *header, .end = bytes + size};
     bool whole = true;
+    if (header->opcode != FUSE_FORGET && header->opcode != FUSE_BATCH_FORGET && header->nodeid && !inode_of(request, header->nodeid)) {
+        reply_error(request, ESTALE);
+        return;
+    }
     switch (header->opcode) {
     case FUSE_LOOKUP:
     case FUSE_SYMLINK:
@@ -250,7 +255,10 @@ void dispatch(struct fuse_request *request, const unsigned char *bytes, size_t s
     case FUSE_RENAME2:
     case FUSE_LINK:
     case FUSE_CREATE:
-    case FUSE_TMPFILE: whole = dispatch_name(request, parts); break;
+    case FUSE_TMPFILE:
+        if (header->opcode != FUSE_LOOKUP) intent_begin(request);
+        whole = dispatch_name(request, parts);
+        break;
     case FUSE_OPEN:
     case FUSE_READ:
     case FUSE_WRITE:
@@ -273,7 +281,10 @@ void dispatch(struct fuse_request *request, const unsigned char *bytes, size_t s
     case FUSE_SETXATTR:
     case FUSE_GETXATTR:
     case FUSE_LISTXATTR:
-    case FUSE_REMOVEXATTR: whole = dispatch_attribute(request, parts); break;
+    case FUSE_REMOVEXATTR:
+        if (header->opcode == FUSE_SETXATTR || header->opcode == FUSE_REMOVEXATTR) intent_begin(request);
+        whole = dispatch_attribute(request, parts);
+        break;
     case FUSE_FORGET: {
         const struct fuse_forget_in *in = TAKE(fuse_forget_in);
         if (!parts.broken) op_forget(request, request->node, in->nlookup);

@@ -3,11 +3,13 @@
 #include "local.h"
 #include "dirty.h"
 #include "select.h"
+#include "shared.h"
 #include "stream.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,12 +25,110 @@ static unsigned hash(const struct directory *directory, dev_t dev, ino_t ino) {
     return (unsigned)((((uint64_t)ino + directory->index * 7919u + (uint64_t)dev) * 0x9E3779B97F4A7C15u) >> 48) & (BUCKETS - 1);
 }
 
+// ---- what the next worker must know ----
+
+#define RECORDS (1u << 21)
+#define ROOT_RECORDS 2u // the numbers 0 and 1 mean nothing and the root to the kernel
+
+// A record counts while it has references. Its place is used again with another generation.
+struct record {
+    _Atomic uint64_t references;
+    uint64_t dev, ino;
+    uint32_t directory, generation;
+    int32_t fd;
+    uint32_t type;
+};
+
+struct table {
+    uint32_t used; // records that were ever used
+    struct record record[RECORDS];
+};
+
+static struct table *table;
+static struct inode *by_index[RECORDS];
+static uint32_t *vacant; // places that can be used again
+static size_t vacants, vacants_room;
+
+static void vacate(uint32_t index) {
+    if (vacants == vacants_room) {
+        vacants_room = vacants_room ? vacants_room * 2 : 1024;
+        vacant = must(realloc(vacant, vacants_room * sizeof *vacant));
+    }
+    vacant[vacants++] = index;
+}
+
+static bool record_make(struct inode *inode) {
+    if (!vacants && table->used == RECORDS) return false;
+    inode->index = vacants ? vacant[--vacants] : table->used++;
+    struct record *record = &table->record[inode->index];
+    shared_keep(inode->fd);
+    record->dev = inode->dev;
+    record->ino = inode->ino;
+    record->directory = inode->directory->index;
+    record->generation++;
+    record->fd = inode->fd;
+    record->type = inode->type;
+    by_index[inode->index] = inode;
+    atomic_store_explicit(&record->references, inode->references, memory_order_release);
+    return true;
+}
+
+static void record_count(const struct inode *inode) {
+    atomic_store_explicit(&table->record[inode->index].references, inode->references, memory_order_release);
+}
+
+static void record_drop(const struct inode *inode) {
+    record_count(inode);
+    by_index[inode->index] = NULL;
+    shared_drop(inode->fd);
+    vacate(inode->index);
+}
+
+uint64_t inode_node(const struct inode *inode) { return (uint64_t)table->record[inode->index].generation << 32 | (inode->index + ROOT_RECORDS); }
+
+struct inode *inode_at(uint64_t node) {
+    uint32_t index = (uint32_t)node - ROOT_RECORDS;
+    if (index >= RECORDS || table->record[index].generation != node >> 32) return NULL;
+    return by_index[index];
+}
+
+static void bucket_add(struct inode *inode) {
+    struct inode **first = &bucket[hash(inode->directory, inode->dev, inode->ino)];
+    pthread_mutex_init(&inode->lock, NULL);
+    inode->next = *first;
+    *first = inode;
+}
+
+static void open_table(void) { table = shared_area("inodes", sizeof *table); }
+
 void inodes_open(void) {
+    open_table();
     for (unsigned i = 0; i < options.directories; i++) {
         struct stat st;
         int fd = openat(options.directory[i].root, ".", O_PATH | O_CLOEXEC);
         roots[i] = inode_get(&options.directory[i], fd, &st);
         if (!roots[i]) abort();
+    }
+}
+
+void inodes_take_over(void) {
+    open_table();
+    struct stat st[DIRECTORY_LIMIT] = {0};
+    for (unsigned i = 0; i < options.directories; i++) {
+        if (fstat(options.directory[i].root, &st[i])) abort();
+    }
+    for (uint32_t i = 0; i < table->used; i++) {
+        const struct record *record = &table->record[i];
+        uint64_t references = atomic_load_explicit(&record->references, memory_order_acquire);
+        if (!references) {
+            vacate(i);
+            continue;
+        }
+        struct inode *inode = must(calloc(1, sizeof *inode));
+        *inode = (struct inode){.index = i, .directory = &options.directory[record->directory], .references = references, .dev = record->dev, .ino = record->ino, .type = record->type, .fd = record->fd};
+        bucket_add(inode);
+        by_index[i] = inode;
+        if (st[record->directory].st_ino == inode->ino && st[record->directory].st_dev == inode->dev) roots[record->directory] = inode;
     }
 }
 
@@ -38,6 +138,8 @@ void inodes_close(void) {
         while (bucket[i]) {
             struct inode *inode = bucket[i];
             bucket[i] = inode->next;
+            inode->references = 0;
+            record_drop(inode);
             close(inode->fd);
             pthread_mutex_destroy(&inode->lock);
             free(inode);
@@ -63,15 +165,21 @@ struct inode *inode_get(const struct directory *directory, int fd, struct stat *
     while (inode && (inode->ino != st->st_ino || inode->dev != st->st_dev || inode->directory != directory)) inode = inode->next;
     if (inode) {
         inode->references++;
+        record_count(inode);
         // Another name of the same file may be the one that lasts: keep the latest. The number of the descriptor stays.
         if (!S_ISDIR(st->st_mode) && st->st_nlink > 1) dup3(fd, inode->fd, O_CLOEXEC);
         close(fd);
     } else {
         inode = must(calloc(1, sizeof *inode));
         *inode = (struct inode){.directory = directory, .references = 1, .dev = st->st_dev, .ino = st->st_ino, .type = st->st_mode & S_IFMT, .fd = fd};
-        pthread_mutex_init(&inode->lock, NULL);
-        inode->next = bucket[at];
-        bucket[at] = inode;
+        if (record_make(inode)) {
+            bucket_add(inode);
+        } else {
+            close(fd);
+            free(inode);
+            inode = NULL;
+            errno = ENFILE;
+        }
     }
     pthread_mutex_unlock(&table_lock);
     return inode;
@@ -81,12 +189,14 @@ void inode_forget(struct inode *inode, uint64_t references) {
     pthread_mutex_lock(&table_lock);
     inode->references -= references;
     if (inode->references) {
+        record_count(inode);
         pthread_mutex_unlock(&table_lock);
         return;
     }
     struct inode **link = &bucket[hash(inode->directory, inode->dev, inode->ino)];
     while (*link != inode) link = &(*link)->next;
     *link = inode->next;
+    record_drop(inode);
     pthread_mutex_unlock(&table_lock);
     stream_unbind(inode);
     close(inode->fd);

@@ -4,6 +4,7 @@
 
 struct inode {
     struct inode *next;
+    uint32_t index; // in the shared table, and with its generation the name that the kernel knows
     const struct directory *directory;
     uint64_t references; // of the kernel and of the resync
     dev_t dev;
@@ -20,6 +21,9 @@ struct inode {
 extern pthread_rwlock_t namespace_lock;
 
 void inodes_open(void);                 // makes the roots
+void inodes_take_over(void);            // what the last worker knew
+uint64_t inode_node(const struct inode *inode);
+struct inode *inode_at(uint64_t node);  // NULL: none of ours
 void inodes_close(void);                // forgets everything
 struct inode *inode_root(unsigned directory);
 // Takes `fd` (O_PATH) over and counts a reference. NULL with errno: EXDEV for another file system mounted below.

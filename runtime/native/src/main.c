@@ -5,7 +5,10 @@
 #include "module.h"
 #include "mount.h"
 #include "select.h"
+#include "shared.h"
 #include "state.h"
+#include "supervisor.h"
+#include "takeover.h"
 #include <errno.h>
 #include <getopt.h>
 #include <libgen.h>
@@ -189,6 +192,7 @@ int main(int count, char **arguments) {
     if (!error) error = check_places();
     if (error) return error;
 
+    supervisor_run(arguments);
     // Few arenas: the memory of a data plane matters more than the last bit of parallel allocation.
     mallopt(M_ARENA_MAX, 4);
     struct rlimit files = {1u << 20, 1u << 20};
@@ -207,6 +211,8 @@ int main(int count, char **arguments) {
     prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 
     mkdir(options.state_dir, 0700);
+    takeover_open();
+    if (takeover_of_primary()) shared_close_others();
     if ((error = control_open())) {
         say("%s: %s", options.control, error == EADDRINUSE ? "another safekit-rfs serves this module" : strerror(error));
         return 1;
@@ -216,7 +222,12 @@ int main(int count, char **arguments) {
         say("%s: %s", options.state_dir, strerror(error));
         return 1;
     }
-    if (select_changed()) {
+    if (takeover_of_primary()) {
+        if ((error = module_take_over())) {
+            say("cannot take over: %s", strerror(error));
+            return 1;
+        }
+    } else if (select_changed()) {
         // What was excluded then and is not now was never compared.
         pthread_mutex_lock(&state_lock);
         state.base[0] = 0;
@@ -224,13 +235,17 @@ int main(int count, char **arguments) {
         state_save();
         pthread_mutex_unlock(&state_lock);
     }
-    if (mount_clear_stale(was_secondary)) return 1;
-    module_keeps_protection();
+    if (!takeover_of_primary()) {
+        if (mount_clear_stale(was_secondary)) return 1;
+        module_keeps_protection();
+    }
     limits_begin();
     pthread_t signals;
     if (pthread_create(&signals, NULL, signals_main, &set)) abort();
+    supervisor_watch();
     control_run();
     struct failure failure;
     if (module_idle(false, &failure) && module_idle(true, &failure)) say("%s", failure.message);
+    supervisor_stopping();
     return 0;
 }

@@ -2,6 +2,7 @@
 #include "module.h"
 #include "activity.h"
 #include "diff.h"
+#include "events.h"
 #include "external.h"
 #include "frame.h"
 #include "handshake.h"
@@ -11,6 +12,7 @@
 #include "resync.h"
 #include "state.h"
 #include "stream.h"
+#include "takeover.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -59,6 +61,7 @@ static int save_role(const char *name, bool clean, const char *generation) {
 
 // Nothing is lost by it: what was answered is on this disk when it returns.
 static void close_primary(bool equal_to_peer) {
+    takeover_end_serving();
     stream_leave();
     stream_abandon();
     stream_stop();
@@ -143,9 +146,29 @@ int module_primary(const char *generation, bool force, struct failure *failure) 
         goto done;
     }
     role = PRIMARY;
+    takeover_begin_serving();
 done:
     pthread_mutex_unlock(&command_lock);
     return result;
+}
+
+int module_take_over(void) {
+    bool held = takeover_mirrored(), had_peer = takeover_had_peer();
+    takeover_roots();
+    int error = dirty_begin(true);
+    if (!error) error = save_role("primary", false, NULL);
+    if (!error) error = activity_begin();
+    if (error) return error;
+    inodes_take_over();
+    stream_take_over(held);
+    takeover_note_connected(false);
+    role = PRIMARY;
+    error = mount_take_over();
+    if (error) return error;
+    const char *reason = "the data plane died, another goes on";
+    say("%s%s", reason, held ? "; answers are held" : "");
+    if (had_peer) event_send("peer_lost", "reason", reason, "held", held ? "yes" : "no", (char *)NULL);
+    return 0;
 }
 
 static int dial(const char *host, const char *port, struct failure *failure) {

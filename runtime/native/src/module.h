@@ -15,6 +15,7 @@ int module_alone(const char *generation, struct failure *failure);
 int module_publish(const char *generation, struct failure *failure);
 int module_secondary(const char *address, unsigned port, const char *generation, bool clean, struct failure *failure);
 int module_handover(int timeout_ms, struct failure *failure);
+int module_take_over(void); // goes on as the primary whose worker died. 0 or errno
 int module_idle(bool force, struct failure *failure);
 void module_keeps_protection(void); // at start
 void module_with_directories(void (*work)(void)); // while a role holds them open; not at all while a command runs

@@ -44,6 +44,16 @@ int mount_serve(void) {
     return error;
 }
 
+int mount_take_over(void) {
+    int error = 0;
+    for (unsigned i = 0; i < options.directories && !error; i++) {
+        error = session_take_over(&options.directory[i]);
+        mounted[i] = true;
+    }
+    serving = true;
+    return error;
+}
+
 bool mount_serving(void) { return serving; }
 
 // An unmount that is not forced waits for applications and writes back what they changed through mappings.

@@ -1,4 +1,5 @@
 // Attributes, extended attributes, links' targets, and the file system as a whole.
+#include "intent.h"
 #include "local.h"
 #include "operations.h"
 #include <errno.h>
@@ -127,12 +128,16 @@ static void kill_group(struct message *message, struct inode *inode) {
     *message = (struct message){.frame = {.op = OP_SETATTR, .valid = SET_MODE, .mode = st.st_mode & ~(mode_t)S_ISGID}};
 }
 
+static bool has_xattr(const struct inode *inode, const char *name) { return getxattr(proc_path(inode->fd).text, name, NULL, 0) >= 0; }
+
 void op_setxattr(const struct fuse_request *request, uint64_t node, const char *name, const void *value, size_t size, int flags, bool kills_group) {
     struct inode *inode = inode_of(request, node);
     struct operation *operation = operation_begin(request, REPLY_STATUS);
     operation_touches_inode(operation, inode, metadata_mark(inode));
     inode_lock(inode);
+    if (flags & XATTR_CREATE && !has_xattr(inode, name)) intent_may_change(request);
     int error = local_setxattr(inode->fd, name, value, size, flags);
+    if (error == EEXIST && intent_changed(request)) error = local_setxattr(inode->fd, name, value, size, 0);
     if (!error) {
         struct message message = {.frame = {.op = OP_SETXATTR, .data_size = (uint32_t)size}, .name = name, .data = value};
         if (kills_group) kill_group(&message, inode);
@@ -169,7 +174,9 @@ void op_removexattr(const struct fuse_request *request, uint64_t node, const cha
     struct operation *operation = operation_begin(request, REPLY_STATUS);
     operation_touches_inode(operation, inode, metadata_mark(inode));
     inode_lock(inode);
+    if (has_xattr(inode, name)) intent_may_change(request);
     int error = local_removexattr(inode->fd, name);
+    if (error == ENODATA && intent_changed(request)) error = 0;
     if (!error) {
         struct message message = {.frame = {.op = OP_REMOVEXATTR}, .name = name};
         operation_ship(operation, &message, inode, NULL, !S_ISREG(inode->type));

@@ -1,6 +1,7 @@
 // Open directories: plain descriptors, read with getdents64 itself, so that nothing about them has to be remembered between two requests.
 #include "local.h"
 #include "operations.h"
+#include "shared.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +12,7 @@
 void op_opendir(const struct fuse_request *request, uint64_t node, struct open_file *file) {
     int fd = local_reopen(inode_of(request, node)->fd, O_RDONLY | O_DIRECTORY);
     file->handle = (uint64_t)fd;
+    shared_keep(fd);
     if (fd < 0) reply_error(request, errno);
     else if (!reply_open(request, file)) close(fd);
 }

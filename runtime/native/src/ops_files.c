@@ -1,6 +1,7 @@
 // Open files.
 #include "local.h"
 #include "operations.h"
+#include "shared.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@ static int flags_below(int flags) {
 int open_below(const struct inode *inode, struct open_file *file) {
     int fd = local_reopen(inode->fd, flags_below(file->flags));
     if (fd < 0) return errno;
+    shared_keep(fd);
     file->handle = (uint64_t)fd;
     file->answer_flags = FOPEN_KEEP_CACHE;
     return 0;
@@ -87,6 +89,7 @@ void op_write(const struct fuse_request *request, uint64_t node, const unsigned 
 }
 
 void op_release(const struct fuse_request *request, const struct open_file *file) {
+    shared_drop((int)file->handle);
     close((int)file->handle);
     reply_error(request, 0);
 }

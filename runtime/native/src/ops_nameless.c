@@ -20,7 +20,7 @@ void op_tmpfile(const struct fuse_request *request, uint64_t parent, mode_t mode
     if (!error && !inode) error = errno;
     close(fd);
     if (!error) {
-        entry.node = (uintptr_t)inode;
+        entry.node = inode_node(inode);
         error = open_below(inode, file);
         if (error) inode_forget(inode, 1);
     }

@@ -1,6 +1,7 @@
 // Operations on names, and what all operations share. A modifying one has always the same shape: begin, say what it touches, lock, apply here, ship
 // the result, unlock, end; the answer goes out when nobody is awaited any more.
 #include "crossing.h"
+#include "intent.h"
 #include "local.h"
 #include "operations.h"
 #include "resync.h"
@@ -12,7 +13,7 @@
 #include <unistd.h>
 
 struct inode *inode_of(const struct fuse_request *request, uint64_t node) {
-    return node == FUSE_ROOT_ID ? inode_root(request->directory->index) : (struct inode *)(uintptr_t)node;
+    return node == FUSE_ROOT_ID ? inode_root(request->directory->index) : inode_at(node);
 }
 
 int look_up(const struct fuse_request *request, int parent, const char *name, struct entry *entry) {
@@ -21,7 +22,7 @@ int look_up(const struct fuse_request *request, int parent, const char *name, st
     if (fd < 0) return errno;
     struct inode *inode = inode_get(request->directory, fd, &entry->attr);
     if (!inode) return errno;
-    entry->node = (uintptr_t)inode;
+    entry->node = inode_node(inode);
     return 0;
 }
 
@@ -77,6 +78,9 @@ static int make_entry(struct operation *operation, struct inode *parent, const c
     const struct fuse_request *caller = &operation->request;
     struct make make = {mode, caller->umask, caller->uid, caller->gid, rdev, target};
     int error = inode_name_fits(parent, name) ? local_make(parent->fd, name, &make) : ENAMETOOLONG;
+    // Made by this request, by a worker that died before it answered: nobody has seen it, and it may not have its owner yet.
+    if (error == EEXIST && intent_made(caller, parent->fd, name) && !unlinkat(parent->fd, name, S_ISDIR(mode) ? AT_REMOVEDIR : 0))
+        error = local_make(parent->fd, name, &make);
     if (!error) error = look_up(caller, parent->fd, name, &operation->entry);
     if (error) return error;
     if (!select_entry(parent, name, mode)) touch_object_of(operation, parent, &operation->entry.attr, false);
@@ -126,6 +130,7 @@ static void remove_entry(const struct fuse_request *request, uint64_t parent_nod
     entry_vanishes(parent, name);
     operation_binds(parent, NULL);
     int error = unlinkat(parent->fd, name, op == OP_RMDIR ? AT_REMOVEDIR : 0) ? errno : 0;
+    if (error == ENOENT && request->again) error = 0;
     if (!error) {
         struct message message = {.frame = {.op = (uint16_t)op}, .name = name};
         parent_times(&message, parent);
@@ -155,6 +160,14 @@ static void entry_moves(struct operation *operation, struct inode *parent, int a
     inode_forget(object, 1);
 }
 
+// Notes which object gets the new name, and sees whether a worker that died had given it already.
+static bool rename_was_done(const struct fuse_request *request, const struct inode *from, const char *name, const struct inode *to, const char *new_name) {
+    struct stat st;
+    if (request->again && fstatat(to->fd, new_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && intent_moved(request, &st)) return true;
+    if (fstatat(from->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) intent_object(request, &st);
+    return false;
+}
+
 void op_rename(const struct fuse_request *request, uint64_t from_node, const char *name, uint64_t to_node, const char *new_name, unsigned flags) {
     struct inode *from = inode_of(request, from_node), *to = inode_of(request, to_node);
     struct operation *operation = operation_begin(request, REPLY_STATUS);
@@ -171,7 +184,7 @@ void op_rename(const struct fuse_request *request, uint64_t from_node, const cha
     if (flags & RENAME_EXCHANGE) entry_moves(operation, to, to->fd, new_name);
     // What a union file system wants left where the name was would be another thing on each side.
     int error = flags & RENAME_WHITEOUT ? EINVAL : crossing.refused ? EXDEV : !inode_name_fits(to, new_name) ? ENAMETOOLONG : 0;
-    if (!error && renameat2(from->fd, name, to->fd, new_name, flags)) error = errno;
+    if (!error && !rename_was_done(&operation->request, from, name, to, new_name) && renameat2(from->fd, name, to->fd, new_name, flags)) error = errno;
     if (!error) {
         struct message message = {.frame = {.op = OP_RENAME, .valid = flags}, .name = name, .name2 = new_name};
         parent_times(&message, from);
@@ -196,6 +209,7 @@ void op_link(const struct fuse_request *request, uint64_t node, uint64_t parent_
     if (nameless) operation_binds(parent, NULL);
     else operation_binds(inode, parent);
     int error = crossing_refuses_link(inode, parent, name) ? EXDEV : inode_name_fits(parent, name) ? local_link(inode->fd, parent->fd, name) : ENAMETOOLONG;
+    if (error == EEXIST && request->again && fstatat(parent->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == inode->ino && st.st_dev == inode->dev) error = 0;
     if (!error) error = look_up(request, parent->fd, name, &operation->entry);
     if (!error && nameless) {
         ship_whole(operation, inode, parent, name);

@@ -1,5 +1,6 @@
 // Replies to the kernel: each is written whole, by one writev, to the descriptor that its request came from.
 // Names and attributes are valid for ever: nobody but this mount changes them.
+#include "intent.h"
 #include "session.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -13,12 +14,16 @@ static bool send_reply(const struct fuse_request *request, int error, const void
     struct fuse_out_header header = {.len = (uint32_t)(sizeof header + one_size + two_size), .error = -error, .unique = request->unique};
     struct iovec parts[3] = {{&header, sizeof header}, {(void *)(uintptr_t)one, one_size}, {(void *)(uintptr_t)two, two_size}};
     for (;;) {
-        if (writev(request->fd, parts, two_size ? 3 : one_size ? 2 : 1) >= 0) return true;
+        if (writev(request->fd, parts, two_size ? 3 : one_size ? 2 : 1) >= 0) {
+            intent_end(request);
+            return true;
+        }
         if (errno != EINTR && errno != EAGAIN) break;
     }
-    // ENOENT: the connection was aborted. ENODEV: unmounted. Else the kernel did not like the reply: the application must not wait for ever.
-    if (errno == ENOENT || errno == ENODEV || errno == EPERM) return false;
     int why = errno;
+    intent_end(request);
+    // ENOENT: the connection was aborted. ENODEV: unmounted. Else the kernel did not like the reply: the application must not wait for ever.
+    if (why == ENOENT || why == ENODEV || why == EPERM) return false;
     say("the kernel refused the reply to a request of kind %u: %s", request->opcode, strerror(why));
     struct fuse_out_header apology = {.len = sizeof apology, .error = -EIO, .unique = request->unique};
     if (write(request->fd, &apology, sizeof apology) < 0) say("and its error as well: %s", strerror(errno));

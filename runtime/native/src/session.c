@@ -4,7 +4,9 @@
 // them. The head of a write is 80 bytes; every other request begins at the same place.
 #include "session.h"
 #include "dispatch.h"
+#include "intent.h"
 #include "local.h"
+#include "shared.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -23,6 +25,7 @@
 #define THREADS 12u
 #define THREADS_OF_MANY 4u // when a module has more than four directories
 #define GREETING_MS 10000
+#define NOTIFY_RESEND 7
 _Static_assert(HEAD == 80, "the bytes of a write follow 80 bytes of head");
 
 struct channel {
@@ -38,8 +41,16 @@ static struct session {
     unsigned channels;
 } sessions[DIRECTORY_LIMIT];
 
+// What the next worker must know.
+static struct {
+    bool can_resend;
+    unsigned channels[DIRECTORY_LIMIT];
+    int fd[DIRECTORY_LIMIT][THREADS];
+} *kept;
+
 static unsigned char *buffer_new(void) {
-    void *buffer = mmap(NULL, BUFFER_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    // All there from the beginning: a page that had to be found while the worker is being killed would cost the request its answer.
+    void *buffer = mmap(NULL, BUFFER_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     return must(buffer == MAP_FAILED ? NULL : buffer);
 }
 
@@ -94,6 +105,7 @@ static int greet(int fd) {
         say("the kernel speaks FUSE %u.%u, needed is %u.31 or newer", init.major, init.minor, FUSE_KERNEL_VERSION);
         return EPROTO;
     }
+    kept->can_resend = init.flags & FUSE_INIT_EXT && (uint64_t)init.flags2 << 32 & FUSE_HAS_RESEND;
     uint64_t offered = init.flags | (init.flags & FUSE_INIT_EXT ? (uint64_t)init.flags2 << 32 : 0), agreed = offered & WANTED;
     struct {
         struct fuse_out_header header;
@@ -116,8 +128,11 @@ static int greet(int fd) {
 
 static int add_channel(struct session *session, int fd) {
     struct channel *channel = &session->channel[session->channels];
+    unsigned directory = session->directory->index;
     *channel = (struct channel){.session = session, .fd = fd};
-    session->channels++;
+    shared_keep(fd);
+    kept->fd[directory][session->channels++] = fd;
+    kept->channels[directory] = session->channels;
     int error = pthread_create(&channel->thread, NULL, serve_main, channel);
     channel->running = !error;
     return error;
@@ -133,8 +148,16 @@ static int clone_descriptor(int fd) {
     return -1;
 }
 
+static void prepare(void) {
+    kept = shared_area("session", sizeof *kept);
+    intents_open();
+}
+
+bool session_can_resend(void) { return kept && kept->can_resend; }
+
 int session_begin(const struct directory *directory, unsigned long mount_flags) {
     struct session *session = &sessions[directory->index];
+    prepare();
     char mount_options[160], source[128];
     int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
     if (fd < 0) {
@@ -166,6 +189,18 @@ int session_begin(const struct directory *directory, unsigned long mount_flags) 
     return error;
 }
 
+int session_take_over(const struct directory *directory) {
+    struct session *session = &sessions[directory->index];
+    prepare();
+    unsigned channels = kept->channels[directory->index];
+    *session = (struct session){.directory = directory};
+    // Before the first of our threads: what it has in hand would be sent again as well.
+    struct fuse_out_header again = {.len = sizeof again, .error = NOTIFY_RESEND};
+    int error = channels && write(kept->fd[directory->index][0], &again, sizeof again) < 0 && errno != ENODEV && errno != EPERM ? errno : 0;
+    while (!error && session->channels < channels) error = add_channel(session, kept->fd[directory->index][session->channels]);
+    return error;
+}
+
 void session_join(const struct directory *directory) {
     struct session *session = &sessions[directory->index];
     for (unsigned i = 0; i < session->channels; i++) {
@@ -177,7 +212,11 @@ void session_join(const struct directory *directory) {
 void session_end(const struct directory *directory) {
     struct session *session = &sessions[directory->index];
     session_join(directory);
-    for (unsigned i = 0; i < session->channels; i++) close(session->channel[i].fd);
+    kept->channels[directory->index] = 0;
+    for (unsigned i = 0; i < session->channels; i++) {
+        shared_drop(session->channel[i].fd);
+        close(session->channel[i].fd);
+    }
     *session = (struct session){0};
 }
 

@@ -24,6 +24,8 @@ struct fuse_request {
     gid_t gid;
     pid_t pid;
     mode_t umask;         // of the caller, for what makes a name
+    uint32_t intent;      // intent.h; 0: none
+    bool again;           // sent a second time: the first may have been done, whole or half
     unsigned char *room;  // SESSION_DATA_LIMIT bytes for the handler, aligned to a page
 };
 
@@ -40,6 +42,8 @@ struct open_file {
 
 // ---- the life of a mount ----
 int session_begin(const struct directory *directory, unsigned long mount_flags); // mounts, greets, starts the threads. 0 or errno, nothing left behind
+bool session_can_resend(void); // the kernel sends again what a worker that died did not answer
+int session_take_over(const struct directory *directory); // serves what the last worker served
 void session_join(const struct directory *directory);                            // after the unmount: waits for the threads
 void session_end(const struct directory *directory);                             // joins, closes
 

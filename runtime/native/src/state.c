@@ -1,5 +1,6 @@
 // The durable record of the data plane.
 #include "state.h"
+#include "takeover.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -129,6 +130,7 @@ int state_load(bool *was_secondary) {
         state.exact = false;
     }
     if (state.inconsistent && !state.partial) state.exact = state.lost = false;
+    if (takeover_of_primary()) return 0; // it stays what it is
     snprintf(state.role, sizeof state.role, "idle");
     snprintf(state.boot_id, sizeof state.boot_id, "%s", boot_id);
     return state_save();

@@ -12,6 +12,7 @@
 #include "resync.h"
 #include "select.h"
 #include "state.h"
+#include "takeover.h"
 #include "verify.h"
 #include <errno.h>
 #include <netinet/in.h>
@@ -580,6 +581,7 @@ int stream_start(int fd, const char *address, const char *peer_generation) {
     stream.received_at = stream.progress_at = now_ms();
     snprintf(stream.address, sizeof stream.address, "%s", address);
     snprintf(stream.peer_generation, sizeof stream.peer_generation, "%s", peer_generation);
+    takeover_note_connected(true);
     stream.up = stream.threads = true;
     pthread_mutex_unlock(&stream.lock);
     resync_arm();
@@ -594,6 +596,7 @@ static void lose(const char *reason, bool on_purpose) {
         pthread_mutex_unlock(&stream.lock);
         return;
     }
+    takeover_note_connected(false);
     stream.up = false;
     shutdown(stream.fd, SHUT_RDWR);
     bool was_mirror = stream.answers == ANSWER_PEER;
@@ -664,6 +667,7 @@ bool stream_enter_mirror(void) {
     bool up = stream.up;
     struct operation *held = NULL;
     if (up) {
+        takeover_note_mirror(true);
         stream.answers = ANSWER_PEER;
         held = take_held();
         dirty_restart();
@@ -691,6 +695,7 @@ int stream_alone(void) {
     if (stream.answers == ANSWER_PEER) {
         error = EBUSY;
     } else {
+        takeover_note_mirror(false);
         if (stream.answers == ANSWER_HELD) stream.answers = ANSWER_LOCAL;
         else stream.switching_from = ANSWER_LOCAL;
         held = take_held();
@@ -700,9 +705,16 @@ int stream_alone(void) {
     return error;
 }
 
+void stream_take_over(bool held) {
+    pthread_mutex_lock(&stream.lock);
+    if (held) stream.answers = ANSWER_HELD;
+    pthread_mutex_unlock(&stream.lock);
+}
+
 void stream_abandon(void) {
     pthread_mutex_lock(&stream.lock);
     struct operation *held = take_held();
+    takeover_note_mirror(false);
     stream.answers = ANSWER_LOCAL;
     pthread_mutex_unlock(&stream.lock);
     while (held) {

@@ -68,6 +68,7 @@ bool stream_switch(void);          // from here on answers wait for the peer. Fa
 bool stream_enter_mirror(void);    // the barrier was answered. False: no peer any more
 bool stream_between_operations(void (*work)(void)); // while none runs. False: a peer is connected or was lost, nothing was done
 int stream_alone(void);            // the grant. 0 or EBUSY (in mirror)
+void stream_take_over(bool held);  // after the death of a worker: its peer is lost
 void stream_abandon(void);         // the mount is gone: what is held is answered with an error
 enum answers stream_answers(void);
 void stream_get_status(struct stream_status *status);

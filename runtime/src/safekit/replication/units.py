@@ -18,11 +18,13 @@ DefaultDependencies=yes
 
 [Service]
 Type=simple
+# Whichever of the two dies is replaced by the other: the unit lives as long as one of them.
+ExitType=cgroup
 ExecStart={binary} --config {run}/modules/%i/rfs.conf
 # A new process would start idle without the mount: safekitd decides what to do, not systemd.
 Restart=no
-# SIGTERM goes to the process only; it answers what it can and unmounts.
-KillMode=mixed
+# Worker and supervisor get SIGTERM; the worker answers what it can and unmounts, the supervisor waits for it.
+KillMode=control-group
 TimeoutStopSec=60
 LimitNOFILE=1048576
 OOMScoreAdjust=-900

@@ -1,0 +1,163 @@
+// Who follows whom. See supervisor.h.
+#include "supervisor.h"
+#include "shared.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define RESUME "SAFEKIT_RFS_RESUME"
+#define SHORT_LIFE_MS 100
+#define SHORT_LIVES 8 // so many workers one after another that die at once: it is no accident
+
+static struct {
+    atomic_bool serving, stopping;
+    atomic_int supervisor;
+    atomic_uint short_lives;
+    _Atomic int64_t begun;
+} *life;
+
+static char **program_arguments, **resume_environment;
+extern char **environ;
+
+// A fork that shares the table of descriptors.
+static pid_t clone_sharing(void) { return (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, NULL); }
+
+static int descriptor_of(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+
+// Whether another worker may follow the one that died. Safe in a process that was cloned from one of many threads.
+static bool goes_on(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    int64_t now = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    if (atomic_load(&life->stopping) || !atomic_load(&life->serving)) return false;
+    if (now - atomic_load(&life->begun) > SHORT_LIFE_MS) atomic_store(&life->short_lives, 0);
+    return atomic_fetch_add(&life->short_lives, 1) < SHORT_LIVES;
+}
+
+// ---- the supervisor ----
+
+static int wait_for_worker(pid_t worker, const sigset_t *signals) {
+    for (;;) {
+        int status, number = sigwaitinfo(signals, NULL);
+        if (number == SIGTERM || number == SIGINT) kill(worker, SIGTERM);
+        if (number == SIGCHLD && waitpid(worker, &status, WNOHANG) == worker) return status;
+    }
+}
+
+static void resume_prepare(char **arguments) {
+    static char text[48];
+    size_t count = 0;
+    snprintf(text, sizeof text, RESUME "=%d", shared_memory());
+    while (environ[count]) count++;
+    resume_environment = must(calloc(count + 2, sizeof *resume_environment));
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (strncmp(environ[i], RESUME "=", sizeof RESUME) != 0) resume_environment[used++] = environ[i];
+    }
+    resume_environment[used] = text;
+    program_arguments = arguments;
+}
+
+void supervisor_run(char **arguments) {
+    const char *resume = getenv(RESUME);
+    int error = resume ? shared_adopt(atoi(resume)) : shared_create();
+    if (error) {
+        say("the shared memory: %s", strerror(error));
+        exit(1);
+    }
+    life = shared_area("supervisor", sizeof *life);
+    resume_prepare(arguments);
+    bool follows = resume != NULL;
+#ifdef __SANITIZE_THREAD__
+    shared_next_worker(follows); // its runtime knows nothing of a clone
+    return;
+#endif
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGCHLD);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    for (;; follows = true) {
+        atomic_store(&life->supervisor, getpid());
+        pid_t worker = clone_sharing();
+        if (worker < 0) {
+            say("no worker: %s", strerror(errno));
+            exit(1);
+        }
+        if (!worker) {
+            shared_next_worker(follows);
+            atomic_store(&life->begun, now_ms());
+            return;
+        }
+        int status = wait_for_worker(worker, &signals);
+        if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !atomic_load(&life->serving))) _exit(WEXITSTATUS(status));
+        if (!goes_on()) {
+            say("the worker died (%s %d)", WIFSIGNALED(status) ? "signal" : "code", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+            _exit(1);
+        }
+        say("the worker died (%s %d): another goes on", WIFSIGNALED(status) ? "signal" : "code", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    }
+}
+
+// ---- the worker's side ----
+
+// In a clone of a worker of many threads, whose locks nobody will ever release: only what is safe in a signal handler.
+static void stand_by(int worker) {
+    struct pollfd wait = {worker, POLLIN, 0};
+    while (poll(&wait, 1, -1) < 1) {}
+    if (!goes_on()) _exit(atomic_load(&life->stopping) ? 0 : 1);
+    // The table of descriptors is ours alone now: the next program begins with it.
+    for (int fd = -1; (fd = shared_kept_next(fd)) >= 0;) fcntl(fd, F_SETFD, 0);
+    execve("/proc/self/exe", program_arguments, resume_environment);
+    _exit(1);
+}
+
+static void *watch_main(void *unused) {
+    (void)unused;
+    int self = descriptor_of(getpid());
+    pid_t supervisor = atomic_load(&life->supervisor);
+    int watched = getppid() == supervisor ? descriptor_of(supervisor) : -1;
+    if (self < 0) return NULL; // an old kernel: nobody watches the supervisor
+    for (;;) {
+        struct pollfd wait = {watched, POLLIN, 0};
+        if (watched >= 0 && poll(&wait, 1, -1) < 0) continue;
+        if (watched >= 0) close(watched);
+        waitpid(supervisor, NULL, WNOHANG); // one that was made here
+        if (atomic_load(&life->stopping)) return NULL;
+        say("the supervisor died: another takes its place");
+        supervisor = clone_sharing();
+        if (!supervisor) stand_by(self);
+        if (supervisor < 0) {
+            say("no supervisor: %s", strerror(errno));
+            return NULL;
+        }
+        watched = descriptor_of(supervisor);
+    }
+}
+
+void supervisor_watch(void) {
+#ifndef __SANITIZE_THREAD__
+    pthread_t thread;
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setdetachstate(&small, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&small, 128u << 10);
+    if (pthread_create(&thread, &small, watch_main, NULL)) abort();
+    pthread_attr_destroy(&small);
+#endif
+}
+
+void supervisor_serving(bool serving) { atomic_store(&life->serving, serving); }
+
+void supervisor_stopping(void) { atomic_store(&life->stopping, true); }
