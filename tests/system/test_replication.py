@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -125,6 +126,48 @@ def test_what_a_synchronisation_took_is_said_with_true_figures(pair: Replicated)
     wait_state(second, NAME, "SECOND")
     assert pair.said(first, r"Reintegration ended \(default\) after .* 0\.0 MB copied", seen)
     assert "rep_bytes" in safekit(first, f"rfs stats -m {NAME}").out
+
+
+@pytest.mark.parametrize("hot", [True, False], ids=["the primary serves", "the primary is stopped"])
+def test_a_first_copy_that_travels_as_a_backup_needs_only_what_changed_since(
+    pair: Replicated, tmp_path: Path, hot: bool
+) -> None:
+    first, second = pair.nodes
+    pair.install()
+    first.run(f"head -c 9000000 /dev/urandom >{FOLDER}/big; for n in $(seq 20); do echo $n >{FOLDER}/$n; done")
+    if hot:
+        safekit(first, f"prim -m {NAME}")
+        wait_state(first, NAME, "ALONE")
+    safekit(first, f"rfssync -m {NAME} external prim monday")
+    first.run(f"tar --format=posix -C {FOLDER} -cf /tmp/backup.tar .")
+    second.put(first.get("/tmp/backup.tar", tmp_path / "backup.tar"), "/tmp/backup.tar")
+    if not hot:
+        safekit(first, f"prim -m {NAME}")
+        wait_state(first, NAME, "ALONE")
+    first.run(f"echo changed >{FOLDER}/7; rm {FOLDER}/8; echo new >{FOLDER}/new")
+
+    second.run(f"tar -C {FOLDER} -xpf /tmp/backup.tar && sync && sleep 0.1")
+    safekit(second, f"rfssync -m {NAME} external second monday")
+    safekit(second, f"second -m {NAME}")
+    wait_state(second, NAME, "SECOND")
+    wait_state(first, NAME, "PRIM")
+    assert pair.said(first, "comparing what changed")
+    assert pair.said(first, r"Reintegration ended \(external\) .* 0\.\d MB copied")
+    assert safekit(first, f"rfsverify -m {NAME}", check=False).code == 0
+    for node in pair.nodes:
+        assert pair.value(node, "usersetting.rfssyncmode") == "default"
+
+
+def test_a_backup_is_named_where_it_makes_sense(pair: Replicated) -> None:
+    first, second = pair.nodes
+    pair.install()
+    pair.ready()
+    for node, words in ((first, "external prim x"), (second, "external second x"), (second, "external prim x")):
+        done = safekit(node, f"rfssync -m {NAME} {words}", check=False)
+        assert done.code == 10 and "needs the module in STOP" in done.err, done
+    pair.stop(second)
+    done = safekit(second, f"rfssync -m {NAME} external second {'x' * 25}", check=False)
+    assert done.code == 10 and "expected 1 to 24 letters" in done.err, done
 
 
 def test_a_mounted_directory_that_hangs_restarts_the_module(pair: Replicated) -> None:

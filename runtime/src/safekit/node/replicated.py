@@ -4,6 +4,7 @@ synchronisation (`api/replicated.py`). Each function takes the module that `node
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import TypeVar
@@ -19,6 +20,7 @@ from safekit.module.settings import DEFAULT_SYNC
 from safekit.replication import DataPlaneError, DataPlaneGone
 
 Answer = TypeVar("Answer")
+_UID = re.compile(rf"[A-Za-z0-9_.-]{{1,{LONGEST_UID}}}")
 
 
 def _replica(module: MirrorModule | FarmModule) -> Replica:
@@ -116,9 +118,9 @@ def _check_policy(policy: SyncPolicy) -> None:
         return
     if policy.role is None:
         raise FaceError("request.invalid", "the policy external needs a role, expected prim or second")
-    if not policy.uid or len(policy.uid) > LONGEST_UID or not policy.uid.isascii() or not policy.uid.isalnum():
+    if not _UID.fullmatch(policy.uid):
         raise FaceError(
             "request.invalid",
-            f"uid {policy.uid!r}: expected 1 to {LONGEST_UID} letters and digits, the same on both nodes",
+            f"uid {policy.uid!r}: expected 1 to {LONGEST_UID} letters, digits, '_', '-' and '.', the same on both nodes",
             value=policy.uid,
         )
