@@ -1,8 +1,10 @@
-"""The gates that every change goes through, in order: cheap ones first, real nodes last. Run by `make test`.
+"""The gates that every change goes through. Run by `make test`.
 
-Each gate is one line of this file's table; what it prints goes to build/logs/gate-NAME.log, and its end is shown when the gate
-fails. A gate whose needs failed is not run and counts as failed. The last line is `N passed, N failed`: tests where a
-gate counts tests, gates where it does not.
+First the quick ones and what the others need, one after the other. Then two lanes side by side: what computes, and what
+waits for nodes most of its time; the first yields the processor to the second. Each gate is one line of this file's
+table; what it prints goes to build/logs/gate-NAME.log, and its end is shown when the gate fails. A gate whose needs
+failed is not run and counts as failed. The last line is `N passed, N failed`: tests where a gate counts tests, gates
+where it does not.
 
 usage: make/gates.py [NAME...]     only these gates (and the ones that they need)
 """
@@ -12,12 +14,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import resource
+import select
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "logs"
@@ -47,25 +51,31 @@ def sanitized(sanitizer: str, tests: str, sequences: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Gate:
-    """One gate: shell lines that must all end well. `needs` names gates that must have passed before."""
+    """One gate: shell lines that must all end well.
+
+    `needs` names gates before it, of its own lane or the first, that must have passed.
+    """
 
     name: str
     lines: tuple[str, ...]
     needs: tuple[str, ...] = ()
     limit: float = 600
     """Seconds after which it has failed."""
+    lane: Literal["first", "computes", "nodes"] = "computes"
 
 
 GATES = (
-    Gate("style", ("ruff check .", "ruff format --check .")),
+    Gate("style", ("ruff check .", "ruff format --check ."), lane="first"),
     Gate(
         "types",
         (
             "mypy runtime/src tests/nodes tests/conftest.py tests/system tests/durability tests/model demo benchmarks make",
         ),
+        lane="first",
     ),
-    Gate("contracts", ("cd runtime/src && lint-imports --config ../../pyproject.toml --no-cache",)),
-    Gate("shell", ("make/shell-files | xargs --null --no-run-if-empty shellcheck",)),
+    Gate("contracts", ("cd runtime/src && lint-imports --config ../../pyproject.toml --no-cache",), lane="first"),
+    Gate("shell", ("make/shell-files | xargs --null --no-run-if-empty shellcheck",), lane="first"),
+    Gate("wheelhouse", ("make/wheelhouse",), limit=900, lane="first"),
     Gate(
         "units",
         (
@@ -94,11 +104,16 @@ GATES = (
             "--disallow-unknown-collection-refs .",
         ),
     ),
-    Gate("wheelhouse", ("make/wheelhouse",), limit=900),
-    Gate("nodes", ("python -m tests.nodes create",), limit=900),
-    Gate("system", (f"{PYTEST} tests/system --timeout=600",), needs=("wheelhouse", "nodes"), limit=1500),
-    Gate("durability", (f"{PYTEST} tests/durability --timeout=600",), needs=("wheelhouse", "nodes"), limit=1200),
-    Gate("molecule", ("make/molecule",), needs=("wheelhouse", "nodes"), limit=1500),
+    Gate("nodes", ("python -m tests.nodes create",), limit=900, lane="nodes"),
+    Gate("system", (f"{PYTEST} tests/system --timeout=600",), needs=("wheelhouse", "nodes"), limit=1500, lane="nodes"),
+    Gate(
+        "durability",
+        (f"{PYTEST} tests/durability --timeout=600",),
+        needs=("wheelhouse", "nodes"),
+        limit=1200,
+        lane="nodes",
+    ),
+    Gate("molecule", ("make/molecule",), needs=("wheelhouse", "nodes"), limit=1500, lane="nodes"),
 )
 
 
@@ -130,14 +145,15 @@ def environment() -> dict[str, str]:
 def run(gate: Gate) -> Verdict:
     """Run one gate."""
     log = LOGS / f"gate-{gate.name}.log"
-    begun, used = time.monotonic(), _processor()
+    begun, processor = time.monotonic(), 0.0
     why = ""
     with log.open("w") as output:
         for line in gate.lines:
             output.write(f"$ {line}\n")
             output.flush()
             left = gate.limit - (time.monotonic() - begun)
-            why = run_line(line, output.fileno(), left)
+            why, used = run_line(line, output.fileno(), left, yields=gate.lane == "computes")
+            processor += used
             if why:
                 break
     passed, failed = counted(log.read_text(errors="replace"))
@@ -145,20 +161,17 @@ def run(gate: Gate) -> Verdict:
         failed = failed or 1
     elif not passed:
         passed = 1
-    return Verdict(gate, time.monotonic() - begun, _processor() - used, passed, failed, why)
+    return Verdict(gate, time.monotonic() - begun, processor, passed, failed, why)
 
 
-def _processor() -> float:
-    """Seconds that the children of this process have used so far."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+def run_line(line: str, output: int, limit: float, *, yields: bool = False) -> tuple[str, float]:
+    """Run one shell line, all that it starts included, for at most `limit` seconds.
 
-
-def run_line(line: str, output: int, limit: float) -> str:
-    """Run one shell line, all that it starts included, for at most `limit` seconds. Why it failed, or ''."""
+    `yields`: others have the processor first. Returns why it failed, or '', and the seconds of processor time used.
+    """
     shell = ["bash", "-o", "pipefail", "-c", line]
     process = subprocess.Popen(
-        shell,
+        ["nice", "-n", "10", *shell] if yields else shell,
         cwd=ROOT,
         env=environment(),
         stdin=subprocess.DEVNULL,
@@ -166,17 +179,26 @@ def run_line(line: str, output: int, limit: float) -> str:
         stderr=output,
         start_new_session=True,
     )
-    try:
-        code = process.wait(max(limit, 1))
-    except subprocess.TimeoutExpired:
+    in_time = _ends(process.pid, max(limit, 1))
+    if not in_time:
         os.killpg(process.pid, 15)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
+        if not _ends(process.pid, 10):
             os.killpg(process.pid, 9)
-            process.wait()
-        return f"not ended in time: {line}"
-    return f"exit code {code}: {line}" if code else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = code = os.waitstatus_to_exitcode(status)
+    why = f"not ended in time: {line}" if not in_time else f"exit code {code}: {line}" if code else ""
+    return why, usage.ru_utime + usage.ru_stime
+
+
+def _ends(pid: int, limit: float) -> bool:
+    """Whether a child ends within `limit` seconds. It is not waited for."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        waiting = select.poll()
+        waiting.register(pidfd, select.POLLIN)
+        return bool(waiting.poll(limit * 1000))
+    finally:
+        os.close(pidfd)
 
 
 def counted(log: str) -> tuple[int, int]:
@@ -220,25 +242,49 @@ def chosen(names: list[str]) -> list[Gate]:
     return [gate for gate in GATES if gate.name in wanted]
 
 
+class Run:
+    """Runs gates, lane by lane, and keeps their verdicts in the order in which they ended."""
+
+    def __init__(self, gates: list[Gate]) -> None:
+        self.gates = gates
+        self.verdicts: list[Verdict] = []
+        self._lock = threading.Lock()
+
+    def all(self) -> None:
+        """The first ones, then both lanes side by side."""
+        self._lane("first")
+        other = threading.Thread(target=self._lane, args=("nodes",))
+        other.start()
+        self._lane("computes")
+        other.join()
+
+    @property
+    def bad(self) -> list[str]:
+        """The names of those that failed."""
+        return [verdict.gate.name for verdict in self.verdicts if verdict.why]
+
+    def _lane(self, lane: str) -> None:
+        for gate in self.gates:
+            if gate.lane == lane:
+                lacking = [name for name in gate.needs if name in self.bad]
+                verdict = Verdict(gate, 0, 0, 0, 1, f"not run: {lacking[0]} failed") if lacking else run(gate)
+                with self._lock:
+                    self.verdicts.append(verdict)
+                    show(verdict)
+
+
 def main() -> int:
     """Run the gates; 0 when all passed."""
     parser = argparse.ArgumentParser(description="Run the gates.")
     parser.add_argument("name", nargs="*", help=", ".join(gate.name for gate in GATES))
-    gates = chosen(parser.parse_args().name)
     LOGS.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
-    verdicts: list[Verdict] = []
-    bad: set[str] = set()
-    for gate in gates:
-        lacking = [name for name in gate.needs if name in bad]
-        verdict = Verdict(gate, 0, 0, 0, 1, f"not run: {lacking[0]} failed") if lacking else run(gate)
-        verdicts.append(verdict)
-        if verdict.why:
-            bad.add(gate.name)
-        show(verdict)
+    whole = Run(chosen(parser.parse_args().name))
+    whole.all()
     minutes, seconds = divmod(round(time.monotonic() - begun), 60)
+    verdicts, bad = whole.verdicts, whole.bad
     if bad:
-        print(f"failed: {', '.join(v.gate.name for v in verdicts if v.why)}")
+        print(f"failed: {', '.join(bad)}")
     print(f"{len(verdicts) - len(bad)} of {len(verdicts)} gates in {minutes} min {seconds} s")
     print(f"{sum(v.passed for v in verdicts)} passed, {sum(v.failed for v in verdicts)} failed")
     return 1 if bad else 0

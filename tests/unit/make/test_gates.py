@@ -23,6 +23,7 @@ def gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setitem(sys.modules, "gates", module)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "LOGS", tmp_path)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
     return module
 
 
@@ -76,3 +77,46 @@ def test_a_gate_brings_the_gates_that_it_needs(gates: ModuleType) -> None:
 def test_a_gate_that_does_not_exist_is_named(gates: ModuleType) -> None:
     with pytest.raises(SystemExit, match="no gate is called stile"):
         gates.chosen(["stile"])
+
+
+def test_what_a_gate_needs_comes_before_it_in_its_lane_or_first(gates: ModuleType) -> None:
+    seen: dict[str, str] = {}
+    for gate in gates.GATES:
+        assert all(seen.get(name) in ("first", gate.lane) for name in gate.needs), gate.name
+        seen[gate.name] = gate.lane
+
+
+def test_both_lanes_go_on_side_by_side_after_the_first(gates: ModuleType, tmp_path: Path) -> None:
+    def meet(mine: str, other: str) -> tuple[str, ...]:
+        return (f"touch {tmp_path}/{mine}; until [ -e {tmp_path}/{other} ]; do read -rt 0.05 <> <(:) || :; done",)
+
+    whole = gates.Run(
+        [
+            gates.Gate("computes", (f"[ -e {tmp_path}/begun ]", *meet("a", "b")), limit=20),
+            gates.Gate("nodes", (f"[ -e {tmp_path}/begun ]", *meet("b", "a")), limit=20, lane="nodes"),
+            gates.Gate("first", (f"touch {tmp_path}/begun",), lane="first"),
+        ]
+    )
+    whole.all()
+    assert whole.bad == []
+    assert whole.verdicts[0].gate.name == "first"
+
+
+def test_a_gate_whose_need_failed_is_not_run(gates: ModuleType, tmp_path: Path) -> None:
+    whole = gates.Run(
+        [
+            gates.Gate("base", ("false",), lane="first"),
+            gates.Gate("above", (f"touch {tmp_path}/reached",), needs=("base",)),
+        ]
+    )
+    whole.all()
+    assert whole.bad == ["base", "above"]
+    assert not (tmp_path / "reached").exists()
+
+
+def test_the_processor_time_of_a_gate_is_its_own(gates: ModuleType) -> None:
+    idle, busy = gates.Gate("idle", ("true",)), gates.Gate("busy", ("python3 -c 'sum(range(10**7))'",), lane="nodes")
+    whole = gates.Run([idle, busy])
+    whole.all()
+    used = {verdict.gate.name: verdict.processor for verdict in whole.verdicts}
+    assert used["idle"] < used["busy"]
