@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,13 +52,61 @@ def as_user(
     )
 
 
-class Postgresql:
-    """The newest server that this machine has, with its tests prepared in `home`, a folder that everybody may enter."""
+class Server:
+    """The newest server that this machine has. Its programs run as its user; `home` is a folder that everybody may enter."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.root = max(Path("/usr/lib/postgresql").iterdir(), key=lambda path: int(path.name))
         self.bin = self.root / "bin"
+        self.sockets = home / "sockets"
+        shutil.chown(home, USER, USER)
+
+    @contextlib.contextmanager
+    def serving(self, data: Path) -> Iterator[None]:
+        """A new database in the directory `data`, which is made; the server is stopped in order afterwards."""
+        shutil.rmtree(self.sockets, ignore_errors=True)
+        for folder in (self.sockets, data):
+            folder.mkdir()
+            shutil.chown(folder, USER, USER)
+        as_user(
+            *(
+                self.bin / "initdb",
+                "-D",
+                data,
+                "-U",
+                USER,
+                "-A",
+                "trust",
+                "--no-locale",
+                "-E",
+                "UTF8",
+                "--data-checksums",
+            ),
+            folder=self.home,
+        )
+        with open(data / "postgresql.conf", "a") as file:
+            file.write(SETTINGS.format(sockets=self.sockets))
+        as_user(self.bin / "pg_ctl", "-D", data, "-l", self.home / "log", "-w", "start", folder=self.home)
+        try:
+            yield
+        finally:
+            as_user(self.bin / "pg_ctl", "-D", data, "-m", "fast", "-w", "-t", "120", "stop", folder=self.home)
+
+    def client(self, program: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """A program that speaks to the server."""
+        return as_user(self.bin / program, "-h", self.sockets, "-p", "54329", *words, folder=self.home, check=check)
+
+    def verify(self, data: Path) -> None:
+        """Every page of every file has the right checksum. Raises CalledProcessError."""
+        as_user(self.bin / "pg_checksums", "--check", "-D", data, folder=self.home)
+
+
+class RegressionTests(Server):
+    """The server with its tests, prepared in `home`."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
         package = f"postgresql-{self.root.name}"
         tree = source(package, ("*/src/test/regress",))
         self.tests = home / "regress"
@@ -75,34 +125,12 @@ class Postgresql:
         subprocess.run(["chown", "-R", f"{USER}:{USER}", home], check=True)
 
     def run(self, data: Path) -> Outcome:
-        """All tests, with the data in the empty directory `data`; the server is stopped in order afterwards."""
-        output, sockets = self.home / "output", self.home / "sockets"
-        for folder in (output, sockets):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            shutil.chown(folder, USER, USER)
-        data.mkdir()
-        shutil.chown(data, USER, USER)
-        as_user(
-            *(
-                self.bin / "initdb",
-                "-D",
-                data,
-                "-U",
-                USER,
-                "-A",
-                "trust",
-                "--no-locale",
-                "-E",
-                "UTF8",
-                "--data-checksums",
-            ),
-            folder=self.home,
-        )
-        with open(data / "postgresql.conf", "a") as file:
-            file.write(SETTINGS.format(sockets=sockets))
-        as_user(self.bin / "pg_ctl", "-D", data, "-l", self.home / "log", "-w", "start", folder=self.home)
-        try:
+        """All tests, with the data in the directory `data`, which is made."""
+        output = self.home / "output"
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir()
+        shutil.chown(output, USER, USER)
+        with self.serving(data):
             ran = as_user(
                 self.root / "lib/pgxs/src/test/regress/pg_regress",
                 *(
@@ -111,18 +139,12 @@ class Postgresql:
                     f"--bindir={self.bin}",
                     f"--dlpath={self.libraries}",
                 ),
-                *(f"--host={sockets}", "--port=54329", f"--user={USER}", "--max-connections=10"),
+                *(f"--host={self.sockets}", "--port=54329", f"--user={USER}", "--max-connections=10"),
                 f"--schedule={self.tests / 'parallel_schedule'}",
                 folder=self.home,
                 check=False,
             )
-        finally:
-            as_user(self.bin / "pg_ctl", "-D", data, "-m", "fast", "-w", "-t", "120", "stop", folder=self.home)
         results = re.findall(r"(?m)^(?:test)?\s+(\w+)\s+\.\.\. (ok|FAILED)", ran.stdout)
         differences = output / "regression.diffs"
         shown = ran.stdout[-3000:] + (differences.read_text(errors="replace")[:5000] if differences.exists() else "")
         return Outcome(len(results), frozenset(name for name, result in results if result != "ok"), shown)
-
-    def verify(self, data: Path) -> None:
-        """Every page of every file has the right checksum. Raises CalledProcessError."""
-        as_user(self.bin / "pg_checksums", "--check", "-D", data, folder=self.home)

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.model.snapshot import differences, snapshot, without_holes
-from tests.native.conftest import binary
 from tests.native.pair import Pair, opened
-from tests.suites.postgresql import Postgresql
+from tests.suites.postgresql import RegressionTests
 from tests.suites.sqlite import Sqlite
 
-__all__ = ["binary"]
 pytestmark = [pytest.mark.native, pytest.mark.timeout(1800)]
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A folder that every user may enter, on the disk."""
-    folder = Path(tempfile.mkdtemp(prefix="safekit-suites-", dir="/var/tmp"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 async def equal_copies(pair: Pair) -> None:
@@ -40,7 +26,7 @@ async def equal_copies(pair: Pair) -> None:
 
 
 async def test_postgresql_passes_its_regression_tests_on_a_replicated_directory(home: Path, binary: Path) -> None:
-    suite = Postgresql(home)
+    suite = RegressionTests(home)
     (home / "pair").mkdir()
     async with opened(Pair(home / "pair", binary)) as pair:
         await pair.serve()
