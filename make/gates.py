@@ -37,7 +37,7 @@ REPORTS = "build/sanitizers"
 
 def sanitized(sanitizer: str, tests: str, sequences: str) -> tuple[str, ...]:
     """Lines that test the instrumented data plane, also with random sequences; whatever it reports fails, also at its end."""
-    options = f"log_path=$PWD/{REPORTS}/report:halt_on_error=1:print_stacktrace=1"
+    options = f"log_path=$PWD/{REPORTS}/report:halt_on_error=1:print_stacktrace=1:verify_asan_link_order=0"
     settings = f"SAFEKIT_RFS_SANITIZE={sanitizer} SAFEKIT_MODEL_SEQUENCES={sequences} " + " ".join(
         f"{name}_OPTIONS={options}" for name in ("ASAN", "UBSAN", "TSAN", "LSAN")
     )

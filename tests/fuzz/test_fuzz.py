@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "fuzz"
 SECONDS = os.environ.get("SAFEKIT_FUZZ_SECONDS", "10")
 SEED = os.environ.get("SAFEKIT_FUZZ_SEED", str(random.SystemRandom().randrange(1 << 32)))
-TARGETS = ("frame", "state", "dirty")
+TARGETS = ("frame", "state", "dirty", "activity")
 
 
 @pytest.fixture(scope="session")

@@ -445,10 +445,11 @@ bool activity_recover(void (*take)(const struct touch *touch, const struct place
         if (record.kind == RECORD_ALONE) *alone = true;
         if (record.kind == RECORD_OVERFLOW) whole = false;
         if (record.kind == RECORD_UNPLACED) take(NULL, NULL);
+        if (record.kind == RECORD_HOT && (touch.flags & ~MARK_ANY || touch.directory >= DIRECTORY_LIMIT)) break; // not written by us
         if (record.kind == RECORD_HOT) take(&touch, NULL);
         if (record.kind != RECORD_PLACE) continue;
         if (fread(&place, sizeof place, 1, file) != 1 || place.check != (uint32_t)fnv64(place.bytes, sizeof place.bytes)) break;
-        take(NULL, &place);
+        take(NULL, place.size > HANDLE_LIMIT || place.directory >= DIRECTORY_LIMIT ? NULL : &place);
     }
     fclose(file);
     return begun && whole;
