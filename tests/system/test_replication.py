@@ -184,6 +184,24 @@ def test_a_mounted_directory_that_hangs_restarts_the_module(pair: Replicated) ->
     wait_state(first, NAME, "SECOND", timeout=90)
 
 
+def test_a_killed_worker_of_the_data_plane_is_one_line_in_the_log(pair: Replicated) -> None:
+    first = pair.nodes[0]
+    pair.install()
+    safekit(first, f"prim -m {NAME}")
+    wait_state(first, NAME, "ALONE")
+    since, seen = state(first, NAME)["since"], mark(first, NAME)
+    first.run(f"echo before >{FOLDER}/a")
+    first.run(
+        f"main=$(systemctl show --property=MainPID --value {UNIT});"
+        f"group=$(systemctl show --property=ControlGroup --value {UNIT});"
+        'kill -9 $(grep -vx "$main" "/sys/fs/cgroup$group/cgroup.procs")'
+    )
+    first.run(f"echo after >>{FOLDER}/a")
+    wait_for("the line in the log", lambda: pair.said(first, "was taken over by a new process", seen))
+    assert first.out(f"cat {FOLDER}/a") == "before\nafter"
+    assert (state(first, NAME)["state"], state(first, NAME)["since"]) == ("ALONE", since)
+
+
 def test_a_secondary_with_other_directories_degrades_the_primary_until_it_is_right(pair: Replicated) -> None:
     first, second = pair.nodes
     pair.install()

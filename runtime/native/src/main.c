@@ -240,6 +240,7 @@ int main(int count, char **arguments) {
         module_keeps_protection();
     }
     limits_begin();
+    if (takeover_of_primary()) event_send("resumed", "reason", "one of its processes was killed", (char *)NULL);
     pthread_t signals;
     if (pthread_create(&signals, NULL, signals_main, &set)) abort();
     supervisor_watch();

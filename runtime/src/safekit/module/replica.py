@@ -342,7 +342,7 @@ class Replica:
                 case Resumed(reason):
                     why = f" ({reason})" if reason else ""
                     module.log.write(
-                        "rfs", "E", f"the data plane was taken over by a new process{why}; no state changes"
+                        "rfs", "E", f"the data plane was taken over by a new process{why}; no application saw it"
                     )
                 case Other(name, values):
                     module.log.write("rfs", "D", f"the data plane says {name} {dict(values)}")

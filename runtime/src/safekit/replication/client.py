@@ -30,6 +30,9 @@ _ANSWER_S: Final = 10.0
 _CONNECT_S: Final = 20.0
 _FIRST_RETRY_S: Final = 0.02
 _LINE_LIMIT: Final = 64 * 1024
+_QUESTIONS: Final = 5
+_REPEATABLE: Final = frozenset({"status", "stats", "alone", "publish", "disconnect", "idle", "exit"})
+"""What does no harm when it is carried out twice."""
 
 
 class DataPlane:
@@ -145,6 +148,16 @@ class DataPlane:
             raise DataPlaneGone(f"no data plane behind {self._socket}: {error.strerror}") from error
 
     async def _request(self, word: str, arguments: dict[str, str | int | bool], timeout: float) -> dict[str, str]:
+        """Ask, and ask again when a worker died over the question and the question can be asked twice."""
+        for _ in range(_QUESTIONS - 1):
+            try:
+                return await self._ask(word, arguments, timeout)
+            except DataPlaneError as error:
+                if error.code != "interrupted" or word not in _REPEATABLE:
+                    raise
+        return await self._ask(word, arguments, timeout)
+
+    async def _ask(self, word: str, arguments: dict[str, str | int | bool], timeout: float) -> dict[str, str]:
         reader, writer = await self._dial()
         try:
             writer.write(encode_line(word, arguments))
