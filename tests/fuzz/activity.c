@@ -1,5 +1,6 @@
 // The activity log on the disk, which a crash cuts anywhere: whatever lies there, reading it ends, and what it names is something that can be.
 #include "../../runtime/native/src/activity.c"
+#include "../../runtime/native/src/shared.h"
 #include <stddef.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
@@ -51,6 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
         atexit(leave);
         options.state_dir = folder;
         options.module = "fuzz";
+        if (shared_create()) abort();
         stderr = fopen("/dev/null", "we"); // what is said; a sanitizer writes to the descriptor
     }
     strcpy(state.base, "00112233445566778899aabbccddeeff");

@@ -1,6 +1,7 @@
 // The log of the dirty set on the disk: whatever lies there, reading it ends with a set in memory that can be written and read again, and a log
 // that does not end in order is not believed.
 #include "../../runtime/native/src/dirty.c"
+#include "../../runtime/native/src/shared.h"
 #include <stddef.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
@@ -47,6 +48,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
         atexit(leave);
         options.state_dir = folder;
         options.module = "fuzz";
+        if (shared_create()) abort();
         stderr = fopen("/dev/null", "we"); // what is said; a sanitizer writes to the descriptor
     }
     strcpy(state.base, "00112233445566778899aabbccddeeff");

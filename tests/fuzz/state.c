@@ -1,4 +1,5 @@
 // The record on the disk: whatever lies there, reading it ends, and a record that is damaged is never the ground for serving or for a short resync.
+#include "../../runtime/native/src/shared.h"
 #include "../../runtime/native/src/state.h"
 #include <fcntl.h>
 #include <stdio.h>
@@ -36,6 +37,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
         atexit(leave);
         options.state_dir = folder;
         options.module = "fuzz";
+        if (shared_create()) abort();
         stderr = fopen("/dev/null", "we"); // what is said; a sanitizer writes to the descriptor
     }
     // The checksum is right in half of the inputs: a reader that only compares checksums is no reader.
