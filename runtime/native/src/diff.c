@@ -93,7 +93,7 @@ static void count_file(const struct directory *directory, int parent, const char
 }
 
 static void walk(const struct directory *directory, int object, uint64_t key, char *path, size_t used) {
-    int fd = local_reopen(object, O_RDONLY | O_DIRECTORY);
+    int fd = local_reopen(object, O_RDONLY | O_DIRECTORY | O_NOATIME);
     DIR *entries = fd < 0 ? NULL : fdopendir(fd);
     if (!entries && fd >= 0) close(fd);
     if (!entries) return;

@@ -1,6 +1,7 @@
 // A token is a base like any other: both copies name it, and what is changed from then on is in the dirty set.
 #include "external.h"
 #include "activity.h"
+#include "beside.h"
 #include "state.h"
 #include "stream.h"
 #include "walk.h"
@@ -36,6 +37,7 @@ static int64_t clock_ns(void) {
 
 // With state_lock held.
 static void take_base(const char *base, int64_t watched) {
+    beside_drop();
     memcpy(state.base, base, BASE_SIZE);
     state.exact = true;
     state.inconsistent = state.partial = state.lost = state.logged = false;

@@ -22,8 +22,8 @@
 #include <unistd.h>
 
 #define OWNERS 64u
-#define OWNER_SCAN_ENTRIES 20000u
-#define OWNER_SCAN_MS 200
+#define OWNER_SCAN_ENTRIES 2000u
+#define OWNER_SCAN_MS 100
 #define WATCH_S 5
 #define CLOCK_NS 1000000000ll
 #define SAID 64u
@@ -133,7 +133,7 @@ static void add(unsigned *list, size_t *count, unsigned id) {
 
 // The upper part of a tree is enough to learn whose it is, and a large tree must not delay a connection.
 static void scan_owners(struct owners *owners, const struct directory *directory, int object, unsigned depth) {
-    int fd = local_reopen(object, O_RDONLY | O_DIRECTORY);
+    int fd = local_reopen(object, O_RDONLY | O_DIRECTORY | O_NOATIME);
     DIR *entries = fd < 0 ? NULL : fdopendir(fd);
     if (!entries && fd >= 0) close(fd);
     if (!entries) return;

@@ -1,6 +1,7 @@
 // What each command does, in order. The record on disk changes before what it promises begins, and after what it confesses.
 #include "module.h"
 #include "activity.h"
+#include "beside.h"
 #include "diff.h"
 #include "events.h"
 #include "external.h"
@@ -26,6 +27,7 @@
 
 #define CONNECT_MS 5000
 #define UNMOUNT_MS 5000
+#define BESIDE_WAIT_MS 10000
 #define PROTECTED_S 10 // for a role to be taken after a crash
 
 static pthread_mutex_t command_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -62,6 +64,8 @@ static int save_role(const char *name, bool clean, const char *generation) {
 // Nothing is lost by it: what was answered is on this disk when it returns.
 static void close_primary(bool equal_to_peer) {
     takeover_end_serving();
+    int64_t left = beside_moment();
+    beside_stop();
     stream_leave();
     stream_abandon();
     stream_stop();
@@ -81,11 +85,13 @@ static void close_primary(bool equal_to_peer) {
     pthread_mutex_unlock(&state_lock);
     role = IDLE;
     diff_stop();
+    beside_left(left);
     close_roots();
 }
 
 static void close_secondary(void) {
     receive_stop();
+    beside_left(beside_moment());
     mount_unprotect();
     close_roots();
     save_role("idle", true, NULL);
@@ -114,7 +120,10 @@ int module_primary(const char *generation, bool force, struct failure *failure) 
         result = fail(failure, "inconsistent", "the copy on this node is an unfinished resynchronisation: not started from it unless forced");
         goto done;
     }
-    if (role == SECONDARY) close_secondary();
+    if (role == SECONDARY) {
+        close_secondary();
+        beside_drop();
+    }
     mount_unprotect();
     int error = open_roots();
     if (error) {
@@ -145,6 +154,8 @@ int module_primary(const char *generation, bool force, struct failure *failure) 
         result = fail(failure, "mount", "cannot serve: %s", strerror(error));
         goto done;
     }
+    beside_primary();
+    beside_writers();
     role = PRIMARY;
     takeover_begin_serving();
 done:
@@ -220,6 +231,10 @@ int module_connect(const char *host, const char *port, const char *generation, b
         goto done;
     }
     stream_stop();
+    if (!beside_wait(BESIDE_WAIT_MS)) {
+        result = fail(failure, "unreachable", "this node still looks for what was changed while the replication was stopped");
+        goto done;
+    }
     if ((fd = dial(host, port, failure)) < 0) {
         result = -1;
         goto done;
@@ -314,6 +329,7 @@ int module_secondary(const char *address, unsigned port, const char *generation,
     pthread_mutex_unlock(&state_lock);
     look_at_restored_copy();
     error = mount_protect();
+    if (!error) beside_secondary();
     if (error) {
         result = fail(failure, "mount", "cannot protect a replicated directory: %s", strerror(error));
     } else if (save_role("secondary", false, generation)) {
@@ -327,6 +343,7 @@ int module_secondary(const char *address, unsigned port, const char *generation,
         close_roots();
         goto done;
     }
+    beside_writers();
     role = SECONDARY;
 done:
     pthread_mutex_unlock(&command_lock);

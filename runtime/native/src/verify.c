@@ -95,7 +95,7 @@ static int by_name(const void *a, const void *b) { return strcmp(*(char *const *
 
 static bool read_names(int object, struct names *names) {
     *names = (struct names){0};
-    int fd = local_reopen(object, O_RDONLY | O_DIRECTORY);
+    int fd = local_reopen(object, O_RDONLY | O_DIRECTORY | O_NOATIME);
     DIR *entries = fd < 0 ? NULL : fdopendir(fd);
     if (!entries) {
         if (fd >= 0) close(fd);
@@ -275,7 +275,7 @@ static void send_tree(struct inode *inode, bool root) {
 }
 
 static void count(int object, const struct directory *directory, uint64_t *files, uint64_t *bytes) {
-    int fd = local_reopen(object, O_RDONLY | O_DIRECTORY);
+    int fd = local_reopen(object, O_RDONLY | O_DIRECTORY | O_NOATIME);
     DIR *entries = fd < 0 ? NULL : fdopendir(fd);
     if (!entries && fd >= 0) close(fd);
     if (!entries) return;

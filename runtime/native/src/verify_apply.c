@@ -48,7 +48,7 @@ static int by_name(const void *a, const void *b) { return strcmp(*(char *const *
 static void read_names(int object) {
     forget_names();
     size_t room = 0;
-    int fd = local_reopen(object, O_RDONLY | O_DIRECTORY);
+    int fd = local_reopen(object, O_RDONLY | O_DIRECTORY | O_NOATIME);
     DIR *entries = fd < 0 ? NULL : fdopendir(fd);
     if (!entries) {
         if (fd >= 0) close(fd);
