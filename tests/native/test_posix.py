@@ -10,6 +10,7 @@ import mmap
 import os
 import platform
 import random
+import resource
 import shutil
 import stat
 import struct
@@ -406,3 +407,21 @@ async def test_each_promise_is_kept_and_replicated(mirrored: Pair) -> None:
     assert status.peer == "mirror", mirrored.a.events
     await mirrored.a.plane.handover()
     await in_thread(lambda: assert_equal(mirrored.a.data, mirrored.b.data))
+
+
+async def test_more_files_than_descriptors_are_named_one_after_the_other(pair: Pair) -> None:
+    await pair.a.plane.primary(generation="1")
+    limit, files = 400, 600
+    resource.prlimit(pair.a.worker, resource.RLIMIT_NOFILE, (limit, limit))
+
+    def name_all() -> None:
+        for i in range(files):
+            (pair.a.data / f"{i}").touch()
+        assert sum(os.stat(pair.a.data / f"{i}").st_size for i in range(files)) == 0
+        assert (
+            len(os.listdir(pair.a.data))
+            == sum(1 for entry in os.scandir(pair.a.data) if entry.stat().st_nlink == 1)
+            == files
+        )
+
+    await in_thread(name_all)

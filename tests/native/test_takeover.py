@@ -139,6 +139,20 @@ async def test_a_killed_supervisor_is_replaced_and_its_heir_lends_its_place_to_t
             await asyncio.sleep(0.02)
 
 
+async def test_another_program_goes_on_in_place_and_no_application_sees_it(pair: Pair, tmp_path: Path) -> None:
+    await pair.a.plane.primary(generation="1")
+
+    async def reload() -> None:
+        worker = (await status_of(pair.a)).pid
+        os.kill(pair.a.supervisor, signal.SIGHUP)
+        async with asyncio.timeout(20):
+            while (await status_of(pair.a)).pid == worker:
+                await asyncio.sleep(0.001)
+        assert parent_of((await status_of(pair.a)).pid) == pair.a.supervisor
+
+    await killed_under_load(pair, tmp_path / "plain", reload, KILLS // 3)
+
+
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 

@@ -5,6 +5,7 @@
 #include "module.h"
 #include "mount.h"
 #include "select.h"
+#include "room.h"
 #include "shared.h"
 #include "state.h"
 #include "supervisor.h"
@@ -187,6 +188,7 @@ static void *signals_main(void *argument) {
 }
 
 int main(int count, char **arguments) {
+    if (count == 3 && strcmp(arguments[1], "--layout") == 0) return atoi(arguments[2]) == (int)SHARED_LAYOUT ? 0 : 1; // an older one asks
     int error = count == 3 && strcmp(arguments[1], "--config") == 0 ? read_config(arguments[2], arguments[0]) : take_arguments(count, arguments);
     if (!error) error = read_key();
     if (!error) error = check_places();
@@ -241,6 +243,7 @@ int main(int count, char **arguments) {
     }
     limits_begin();
     if (takeover_of_primary()) event_send("resumed", "reason", "one of its processes was killed", (char *)NULL);
+    room_open();
     pthread_t signals;
     if (pthread_create(&signals, NULL, signals_main, &set)) abort();
     supervisor_watch();

@@ -1,6 +1,7 @@
 // Open directories: plain descriptors, read with getdents64 itself, so that nothing about them has to be remembered between two requests.
 #include "local.h"
 #include "operations.h"
+#include "room.h"
 #include "shared.h"
 #include <dirent.h>
 #include <errno.h>
@@ -10,7 +11,7 @@
 #include <unistd.h>
 
 void op_opendir(const struct fuse_request *request, uint64_t node, struct open_file *file) {
-    int fd = local_reopen(inode_of(request, node)->fd, O_RDONLY | O_DIRECTORY);
+    int fd = room_reopen(inode_of(request, node)->fd, O_RDONLY | O_DIRECTORY);
     file->handle = (uint64_t)fd;
     shared_keep(fd);
     if (fd < 0) reply_error(request, errno);

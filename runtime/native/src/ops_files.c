@@ -1,6 +1,7 @@
 // Open files.
 #include "local.h"
 #include "operations.h"
+#include "room.h"
 #include "shared.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +15,7 @@ static int flags_below(int flags) {
 }
 
 int open_below(const struct inode *inode, struct open_file *file) {
-    int fd = local_reopen(inode->fd, flags_below(file->flags));
+    int fd = room_reopen(inode->fd, flags_below(file->flags));
     if (fd < 0) return errno;
     shared_keep(fd);
     file->handle = (uint64_t)fd;

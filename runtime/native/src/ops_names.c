@@ -5,6 +5,7 @@
 #include "local.h"
 #include "operations.h"
 #include "resync.h"
+#include "room.h"
 #include "select.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -18,8 +19,10 @@ struct inode *inode_of(const struct fuse_request *request, uint64_t node) {
 
 int look_up(const struct fuse_request *request, int parent, const char *name, struct entry *entry) {
     entry->node = 0;
-    int fd = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    int fd;
+    for (unsigned tries = 0; (fd = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)) < 0 && errno == EMFILE && tries < ROOM_TRIES; tries++) room_wait();
     if (fd < 0) return errno;
+    room_watch(fd);
     struct inode *inode = inode_get(request->directory, fd, &entry->attr);
     if (!inode) return errno;
     entry->node = inode_node(inode);

@@ -27,6 +27,7 @@ static struct {
 } *life;
 
 static char **program_arguments, **resume_environment;
+static const char *program;
 extern char **environ;
 
 // A fork that shares the table of descriptors.
@@ -46,10 +47,35 @@ static bool goes_on(void) {
 
 // ---- the supervisor ----
 
-static int wait_for_worker(pid_t worker, const sigset_t *signals) {
+// Whether the program that is installed now understands the shared memory: it is asked.
+static bool program_fits(void) {
+    char layout[16];
+    int status = 0;
+    snprintf(layout, sizeof layout, "%u", SHARED_LAYOUT);
+    pid_t asked = fork();
+    if (!asked) {
+        execl(program, program, "--layout", layout, (char *)NULL);
+        _exit(127);
+    }
+    return asked > 0 && waitpid(asked, &status, 0) == asked && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+// The kept descriptors go on to the next program. Nothing but this process may share their table any more.
+static void become_next_program(const char *path) {
+    for (int fd = -1; (fd = shared_kept_next(fd)) >= 0;) fcntl(fd, F_SETFD, 0);
+    execve(path, program_arguments, resume_environment);
+}
+
+static int wait_for_worker(pid_t worker, const sigset_t *signals, bool *upgrade) {
+    *upgrade = false;
     for (;;) {
         int status, number = sigwaitinfo(signals, NULL);
         if (number == SIGTERM || number == SIGINT) kill(worker, SIGTERM);
+        if (number == SIGHUP) {
+            *upgrade = atomic_load(&life->serving) && program_fits();
+            if (*upgrade) kill(worker, SIGKILL); // to applications it is a pause
+            else say("%s cannot go on where this program is: stop and start the module", program);
+        }
         if (number == SIGCHLD && waitpid(worker, &status, WNOHANG) == worker) return status;
     }
 }
@@ -66,6 +92,7 @@ static void resume_prepare(char **arguments) {
     }
     resume_environment[used] = text;
     program_arguments = arguments;
+    program = strchr(arguments[0], '/') ? arguments[0] : "/proc/self/exe";
 }
 
 void supervisor_run(char **arguments) {
@@ -87,6 +114,7 @@ void supervisor_run(char **arguments) {
     sigaddset(&signals, SIGCHLD);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
     sigprocmask(SIG_BLOCK, &signals, NULL);
     for (;; follows = true) {
         atomic_store(&life->supervisor, getpid());
@@ -100,7 +128,13 @@ void supervisor_run(char **arguments) {
             atomic_store(&life->begun, now_ms());
             return;
         }
-        int status = wait_for_worker(worker, &signals);
+        bool upgrade;
+        int status = wait_for_worker(worker, &signals, &upgrade);
+        if (upgrade && WIFSIGNALED(status)) {
+            say("another program goes on: %s", program);
+            become_next_program(program);
+            say("%s: %s", program, strerror(errno));
+        }
         if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !atomic_load(&life->serving))) _exit(WEXITSTATUS(status));
         if (!goes_on()) {
             say("the worker died (%s %d)", WIFSIGNALED(status) ? "signal" : "code", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
@@ -117,9 +151,7 @@ static void stand_by(int worker) {
     struct pollfd wait = {worker, POLLIN, 0};
     while (poll(&wait, 1, -1) < 1) {}
     if (!goes_on()) _exit(atomic_load(&life->stopping) ? 0 : 1);
-    // The table of descriptors is ours alone now: the next program begins with it.
-    for (int fd = -1; (fd = shared_kept_next(fd)) >= 0;) fcntl(fd, F_SETFD, 0);
-    execve("/proc/self/exe", program_arguments, resume_environment);
+    become_next_program("/proc/self/exe");
     _exit(1);
 }
 

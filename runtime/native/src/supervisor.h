@@ -4,6 +4,8 @@
 #pragma once
 #include "common.h"
 
+// SIGHUP to the supervisor of a primary: the program that is installed now goes on in its place, if it knows this layout of the shared memory.
+
 // Returns in the worker. In the supervisor it returns never: it ends with its last worker.
 void supervisor_run(char **arguments);
 void supervisor_watch(void);             // in the worker: watches the supervisor from here on

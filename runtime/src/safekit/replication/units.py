@@ -21,6 +21,8 @@ Type=simple
 # Whichever of the two dies is replaced by the other: the unit lives as long as one of them.
 ExitType=cgroup
 ExecStart={binary} --config {run}/modules/%i/rfs.conf
+# The program that is installed now goes on where this one is: applications wait some milliseconds.
+ExecReload=/bin/kill -HUP $MAINPID
 # A new process would start idle without the mount: safekitd decides what to do, not systemd.
 Restart=no
 # Worker and supervisor get SIGTERM; the worker answers what it can and unmounts, the supervisor waits for it.
