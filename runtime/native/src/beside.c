@@ -206,7 +206,7 @@ bool beside_wait(int timeout_ms) {
     return done;
 }
 
-void beside_primary(void) {
+void beside_primary(bool wait) {
     bool same;
     beside_stop();
     beside.secondary = beside.unfinished = false;
@@ -222,7 +222,7 @@ void beside_primary(void) {
     if (pthread_create(&beside.thread, NULL, look_main, NULL)) abort();
     pthread_mutex_unlock(&beside.lock);
     // From here on what applications change is found as well, and marked twice; nothing is missed.
-    beside_wait(PRIMARY_WAIT_MS);
+    if (wait) beside_wait(PRIMARY_WAIT_MS);
 }
 
 void beside_stop(void) {

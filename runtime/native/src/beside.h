@@ -10,7 +10,7 @@
 void beside_left(int64_t moment_ns);  // with the roots open: the role is left, and nothing of ours changed anything after the moment
 int64_t beside_moment(void);          // now
 void beside_drop(void);               // what is known of the moment: another copy lies there, or nobody could reach it meanwhile
-void beside_primary(void);            // the directories are served, the dirty set counts; goes on by itself in a very large tree
+void beside_primary(bool wait);       // the directories are served, the dirty set counts; in a very large tree it goes on by itself
 bool beside_wait(int timeout_ms);     // false: it still looks
 void beside_stop(void);               // waits for its end
 void beside_secondary(void);          // the directories are protected; with state.exact and state.logged as they were left

@@ -154,7 +154,7 @@ int module_primary(const char *generation, bool force, struct failure *failure) 
         result = fail(failure, "mount", "cannot serve: %s", strerror(error));
         goto done;
     }
-    beside_primary();
+    beside_primary(true);
     beside_writers();
     role = PRIMARY;
     takeover_begin_serving();
@@ -176,6 +176,7 @@ int module_take_over(void) {
     role = PRIMARY;
     error = mount_take_over();
     if (error) return error;
+    beside_primary(false); // what the one before did not look at to the end
     const char *reason = "the data plane died, another goes on";
     say("%s%s", reason, held ? "; answers are held" : "");
     if (had_peer) event_send("peer_lost", "reason", reason, "held", held ? "yes" : "no", (char *)NULL);
