@@ -63,6 +63,7 @@ static struct {
     // of the thread only
     struct check checks[CHECKS];
     size_t first_check, check_count;
+    int64_t paced_until; // microseconds of now_ms(): until then nothing more is copied (reiallowedbw)
 } resync = {.lock = PTHREAD_MUTEX_INITIALIZER, .differing_last = &resync.differing};
 
 static unsigned char zone[ZONE_SIZE]; // of the thread
@@ -228,8 +229,21 @@ static void send_hole(struct inode *inode, off_t offset, off_t end, const struct
 }
 
 // What is there now, holes as holes: it may have become one since the zone was compared.
+// Keeps what is copied below options.resync_bandwidth: each copy buys its time, and at most a quarter of a second is saved up.
+static void pace(uint64_t bytes) {
+    if (!options.resync_bandwidth) return;
+    int64_t now = now_ms() * 1000;
+    if (resync.paced_until < now - 250000) resync.paced_until = now - 250000;
+    resync.paced_until += (int64_t)(bytes * 1000000 / ((uint64_t)options.resync_bandwidth << 10));
+    while (now < resync.paced_until && !atomic_load(&resync.cancelled)) {
+        usleep((useconds_t)(resync.paced_until - now < 50000 ? resync.paced_until - now : 50000));
+        now = now_ms() * 1000;
+    }
+}
+
 static void send_zone(struct inode *inode, int file, off_t offset, size_t size) {
     struct stat st;
+    uint64_t sent = 0;
     inode_lock(inode);
     bool readable = fstat(file, &st) == 0;
     off_t end = readable && st.st_size < offset + (off_t)size ? st.st_size : offset + (off_t)size;
@@ -251,9 +265,11 @@ static void send_zone(struct inode *inode, int file, off_t offset, size_t size) 
         describe(&message.frame, &st);
         stream_send(&message, inode, false);
         offset += n;
+        sent += (uint64_t)n;
     }
     inode_unlock(inode);
     if (!readable) stream_lose("a file cannot be read");
+    pace(sent); // not under the lock: no application waits for it
 }
 
 static struct check *find_check(uint64_t seq) {

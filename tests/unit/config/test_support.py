@@ -38,7 +38,9 @@ SUPPORTED = {
         rfs(
             "/a",
             attributes='acl="on" async="none" locktimeout="100" sendtimeout="30s" namespacepolicy="0" reidetail="on" '
-            'nbremconn="4" checktime="5s" checkintv="2m" scripts="on" syncdelta="5m" syncat="0 1 * * *" verifyat="0 2 * * *" '
+            'nbremconn="4" nbrei="8" reitimeout="60s" reicommit="2" packetsize="16777216" reipacketsize="1048576" '
+            'ruzone_blocksize="2097152" reiallowedbw="100" checktime="5s" checkintv="2m" scripts="on" syncdelta="5m" '
+            'syncat="0 1 * * *" verifyat="0 2 * * *" '
             'mountoversuffix="_x"',
             flow='<flow name="x"/>',
         )
@@ -107,15 +109,6 @@ REFUSED = {
     "the IP id": (
         farm(farm_vip(GROUP.format('<rule proto="udp" filter="on_ipid"/>'))),
         '<rule filter="on_ipid"> (supported: one of on_addr, on_port)',
-    ),
-    "more threads": (mirror(rfs("/a", attributes='nbrei="8"')), '<rfs nbrei="8"> (supported: 6)'),
-    "a packet size": (
-        mirror(rfs("/a", attributes='packetsize="8388608"')),
-        '<rfs packetsize="8388608"> (supported: its absence)',
-    ),
-    "a bandwidth": (
-        mirror(rfs("/a", attributes='reiallowedbw="100"')),
-        '<rfs reiallowedbw="100"> (supported: its absence)',
     ),
     "a virtual name": (
         mirror('<vhost><virtualhostname name="a" envfile="b"/></vhost>'),

@@ -316,6 +316,7 @@ LONGEST_TIMEOUTS = {
     "sendtimeout": timedelta(hours=1),
     "reitimeout": timedelta(days=1),
 }
+DEFAULT_THREADS, DEFAULT_REITIMEOUT = 6, timedelta(seconds=150)
 DEFAULT_SUFFIX = "_For_SafeKit_Replication"
 
 
@@ -414,6 +415,22 @@ def _warn_of_other_ways(rfs: model.Rfs, problems: Problems) -> None:
         warn("mountoversuffix", rfs.mountoversuffix, "nothing is renamed here: a directory is mounted over itself")
     if rfs.nbremconn > 1:
         warn("nbremconn", str(rfs.nbremconn), "one connection carries the ordered stream of the replication")
+    if rfs.packetsize is not None:
+        warn("packetsize", str(rfs.packetsize), "no NFS is in the way here: requests have the size that they have")
+    if rfs.nbrei != DEFAULT_THREADS:
+        warn(
+            "nbrei",
+            str(rfs.nbrei),
+            "counts the threads that read trees; one compares, and the secondary applies in parallel",
+        )
+    if rfs.reitimeout != DEFAULT_REITIMEOUT:
+        warn(
+            "reitimeout",
+            written_duration(rfs.reitimeout),
+            "a synchronisation is watched as every connection is: locktimeout and sendtimeout",
+        )
+    if rfs.reicommit:
+        warn("reicommit", str(rfs.reicommit), "what a synchronisation copied is made durable at its end")
     if rfs.namespacepolicy in ("1", "3"):
         warn("namespacepolicy", rfs.namespacepolicy, "has a meaning on Windows only; here it is as 4")
 
