@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
-from safekit.replication import PeerLost
-from tests.native.pair import Pair, beside, in_thread
+import pytest
+
+from safekit.replication import Connected, DataPlaneError, PeerLost, PrimaryLost
+from tests.native.pair import Pair, beside, free_port, in_mirror, in_thread, opened
 from tests.native.trees import assert_equal
 
 
@@ -112,3 +117,176 @@ async def test_more_files_than_half_of_the_descriptors_are_no_trouble_for_the_se
     await in_thread(write)
     assert len(os.listdir(f"/proc/{pid}/fd")) - before < 2500
     assert (await mirrored.a.plane.status()).peer == "mirror"
+
+
+class Cable:
+    """A connection's way through this process, so that it can be cut and plugged in again."""
+
+    def __init__(self, port: int) -> None:
+        self.port = free_port()
+        self.carried = 0
+        self.seen = bytearray()
+        self._to = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self._frozen = asyncio.Event()
+        self._frozen.set()
+
+    async def plug(self) -> None:
+        """Connections are carried from now on."""
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, back}
+        await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self._frozen.wait()
+                self.carried += len(data)
+                self.seen += data[: max(0, 1_000_000 - len(self.seen))]
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+        self._writers.discard(writer)
+
+    def cut(self) -> None:
+        """Every connection breaks in the middle of whatever it carries; another one can be made."""
+        for writer in list(self._writers):
+            writer.transport.abort()
+        self._writers.clear()
+
+    def freeze(self) -> None:
+        """Nothing gets through any more, and nobody is told."""
+        self._frozen.clear()
+
+    async def unplug(self) -> None:
+        """Nothing is carried any more, and connecting is refused."""
+        if self._server is not None:
+            self._server.close()
+            self.cut()
+            await self._server.wait_closed()
+            self._server = None
+
+
+@contextlib.asynccontextmanager
+async def over_a_cable(pair: Pair, *, mirror: bool = True) -> AsyncIterator[tuple[Cable, Connected]]:
+    """A pair that is connected through a cable."""
+    await pair.serve()
+    cable = Cable(pair.port)
+    await cable.plug()
+    try:
+        connected = await pair.a.plane.connect("127.0.0.1", cable.port, generation="2")
+        if mirror:
+            await in_mirror(pair.a)
+        yield cable, connected
+    finally:
+        await cable.unplug()
+
+
+async def test_a_broken_connection_is_made_again_and_nothing_is_synchronised_anew(tmp_path: Path, binary: Path) -> None:
+    async with opened(Pair(tmp_path, binary)) as pair, over_a_cable(pair) as (cable, _):
+        data, stop = pair.a.data, threading.Event()
+        await in_thread((data / "x").mkdir)
+        works: list[Callable[[threading.Event], None]] = [
+            *[lambda stop, i=i: heavy_writer(data / f"heavy{i}", i, stop) for i in range(3)],  # type: ignore[misc]
+            lambda stop: renamer(data / "x", 7, stop),
+        ]
+        tasks = [beside(lambda work=work: work(stop)) for work in works]  # type: ignore[misc]
+        for _ in range(8):
+            applied = (await pair.a.plane.status()).applied
+            await pair.a.until(lambda status, goal=applied + 50: status.applied > goal)  # type: ignore[misc]
+            cable.cut()
+        stop.set()
+        for task in tasks:
+            await task
+        assert not [event for event in pair.a.events if isinstance(event, PeerLost)]
+        assert not [event for event in pair.b.events if isinstance(event, PrimaryLost)]
+        assert int((await pair.a.plane.stats())["resumed_count"]) >= 4
+        assert (await pair.a.plane.status()).peer == "mirror"
+        await pair.a.plane.handover()
+        assert_equal(pair.a.data, pair.b.data)
+
+
+async def test_a_resynchronisation_goes_on_over_a_connection_that_was_made_again(tmp_path: Path, binary: Path) -> None:
+    async with opened(Pair(tmp_path, binary)) as pair:
+        rng = random.Random(1)
+        for number in range(60):
+            content = rng.randbytes(700_000)
+            (pair.a.data / f"file{number}").write_bytes(content)
+            (pair.b.data / f"file{number}").write_bytes(content[: rng.randrange(700_000)] + b"other")
+        async with over_a_cable(pair, mirror=False) as (cable, connected):
+            assert not connected.incremental
+            before = cable.carried
+            for _ in range(6):
+                async with asyncio.timeout(30):
+                    while cable.carried < before + 3_000_000 and (await pair.a.plane.status()).peer == "resync":
+                        await asyncio.sleep(0.005)
+                before = cable.carried
+                cable.cut()
+            await in_mirror(pair.a)
+            assert not [event for event in pair.a.events if isinstance(event, PeerLost)]
+            await pair.a.plane.handover()
+            assert_equal(pair.a.data, pair.b.data)
+
+
+async def test_a_secondary_that_cannot_be_reached_again_is_lost_at_once(tmp_path: Path, binary: Path) -> None:
+    async with opened(Pair(tmp_path, binary)) as pair, over_a_cable(pair) as (cable, _):
+        began = time.monotonic()
+        await cable.unplug()
+        await pair.a.told(PeerLost)
+        assert time.monotonic() - began < 1.5
+        await pair.b.told(PrimaryLost)
+        await pair.a.plane.alone(generation="3")
+
+
+async def test_a_silent_secondary_costs_an_application_no_more_than_the_limit(tmp_path: Path, binary: Path) -> None:
+    async with opened(Pair(tmp_path, binary, ack_timeout=2.0)) as pair, over_a_cable(pair) as (cable, _):
+        await in_thread(lambda: (pair.a.data / "file").write_bytes(b"before"))
+        cable.freeze()
+        began = time.monotonic()
+        write = beside(lambda: (pair.a.data / "file").write_bytes(b"after"))
+        await pair.a.told(PeerLost)
+        await pair.a.plane.alone(generation="3")
+        await write
+        assert time.monotonic() - began < 2.5
+
+
+async def test_another_primary_with_the_key_takes_the_place_of_one_that_vanished(tmp_path: Path, binary: Path) -> None:
+    async with opened(Pair(tmp_path, binary)) as pair, over_a_cable(pair) as (cable, _):
+        cable.freeze()
+        await pair.a.kill()
+        await pair.a.restart()
+        await pair.a.plane.primary(generation="5")
+        await pair.connect(pair.a)
+        await in_mirror(pair.a)
+
+
+async def test_what_travels_is_encrypted_unless_it_was_switched_off(tmp_path: Path, binary: Path) -> None:
+    secret = b"nobody else may read this " * 200
+    for encryption in ("on", "off"):
+        async with opened(Pair(tmp_path / encryption, binary)) as pair:
+            for side in (pair.a, pair.b):
+                side.process = type(side.process)(
+                    replace(side.settings, options=("--encryption", encryption)), systemd=False
+                )
+            async with over_a_cable(pair) as (cable, _):
+                cable.seen = bytearray()
+                await in_thread(lambda pair=pair: (pair.a.data / "file").write_bytes(secret))  # type: ignore[misc]
+                await pair.a.plane.handover()
+                assert_equal(pair.a.data, pair.b.data)
+                assert (secret[:100] in bytes(cable.seen)) == (encryption == "off")
+
+
+async def test_nodes_of_which_one_encrypts_are_told_so(tmp_path: Path, binary: Path) -> None:
+    async with opened(Pair(tmp_path, binary)) as pair:
+        pair.b.process = type(pair.b.process)(replace(pair.b.settings, options=("--encryption", "off")), systemd=False)
+        await pair.serve()
+        with pytest.raises(DataPlaneError, match="encrypted on this node and not on the other"):
+            await pair.connect()

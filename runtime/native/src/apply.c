@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static struct object *table[OBJECTS];
@@ -39,6 +40,13 @@ static void drop(uint64_t id) {
 
 void objects_forget(void) {
     for (uint64_t id = 1; id < OBJECTS; id++) drop(id);
+}
+
+// Every object has a descriptor; half of what this process may open is enough for them.
+unsigned objects_limit(void) {
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) || files.rlim_cur / 2 >= OBJECTS - 1) return OBJECTS - 1;
+    return (unsigned)files.rlim_cur / 2;
 }
 
 static struct object *object_of(uint64_t id) { return applying ? applying : object_find(id); }

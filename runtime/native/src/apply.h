@@ -19,6 +19,7 @@ struct object *object_find(uint64_t id); // borrowed; of the thread that reads t
 struct object *object_keep(struct object *object);
 void object_release(struct object *object);
 void objects_forget(void);
+unsigned objects_limit(void); // how many numbers a primary may use
 
 // 0 or an errno. `object`: what the number of the frame meant when the frame was read; NULL: look it up now.
 int apply(const struct message *message, struct object *object);

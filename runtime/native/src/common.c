@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-struct options options = {.ack_timeout_ms = 10000, .silence_timeout_ms = 4000, .resync_threads = 3, .resync_timeout_s = 150};
+struct options options = {.ack_timeout_ms = 10000, .silence_timeout_ms = 2000, .encryption = true, .resync_threads = 3, .resync_timeout_s = 150};
 
 int64_t now_ms(void) {
     struct timespec t;

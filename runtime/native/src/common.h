@@ -30,6 +30,8 @@ struct options {
     uint64_t zone_size;     // bytes, a power of two: the largest zone of the dirty set; 0: as zones.h says
     unsigned resync_threads, resync_bandwidth, resync_timeout_s, resync_commit; // KB/s, 0: as fast as possible; zones between two barriers, 0: none
     bool resync_whole;      // namespacepolicy 0: changed files whole, interrupted resyncs from their beginning
+    bool encryption;  // of the stream; both nodes must say the same
+    char *source;     // the address that a primary connects from; NULL: as the routes say
     bool durable_ack; // async="none": the secondary answers when the data are on its disk
     unsigned directories;
     struct directory directory[DIRECTORY_LIMIT];

@@ -18,7 +18,8 @@
 #define HELPERS 4
 
 struct synced {
-    struct synced *next;
+    struct synced *next;                 // of those that nobody works at
+    struct synced *later, **earlier_next; // of all that are not answered
     uint64_t seq;
     int file; // own descriptor; -1: everything
     bool data_only;
@@ -31,7 +32,7 @@ static struct {
     pthread_mutex_t lock;
     pthread_cond_t changed; // the end, and for who looks at the clock
     pthread_cond_t work;    // for one helper
-    struct synced *first, **last;
+    struct synced *first, **last, *unanswered;
     unsigned helpers, idle;
     bool ending, mirror, handover;
     pthread_t helper[HELPERS], flusher, committer;
@@ -100,6 +101,10 @@ static void *helper_main(void *unused) {
         if (!durable.first) durable.last = &durable.first;
         pthread_mutex_unlock(&durable.lock);
         sync_one(one);
+        pthread_mutex_lock(&durable.lock);
+        *one->earlier_next = one->later;
+        if (one->later) one->later->earlier_next = one->earlier_next;
+        pthread_mutex_unlock(&durable.lock);
         if (one->file >= 0) close(one->file);
         free(one->text);
         free(one);
@@ -114,6 +119,10 @@ static void sync_later(struct synced synced) {
     *one = synced;
     one->at = metrics_now_us();
     pthread_mutex_lock(&durable.lock);
+    one->later = durable.unanswered;
+    one->earlier_next = &durable.unanswered;
+    if (one->later) one->later->earlier_next = &one->later;
+    durable.unanswered = one;
     *durable.last = one;
     durable.last = &one->next;
     if (!durable.idle && durable.helpers < HELPERS) {
@@ -124,6 +133,14 @@ static void sync_later(struct synced synced) {
 }
 
 void receive_sync(uint64_t seq, int file, bool data_only) { sync_later((struct synced){.seq = seq, .file = file, .data_only = data_only}); }
+
+void receive_ask(uint64_t seq) {
+    pthread_mutex_lock(&durable.lock);
+    const struct synced *one = durable.unanswered;
+    while (one && (one->seq != seq || (one->file < 0 && !one->barrier))) one = one->later;
+    pthread_mutex_unlock(&durable.lock);
+    if (!one) receive_answer(OP_DONE, seq, NULL); // it was answered, into a connection that broke
+}
 
 void receive_barrier(const struct message *message) {
     sync_later((struct synced){.seq = message->frame.seq, .file = -1, .barrier = message->frame.valid, .text = must(strdup(message->name ? message->name : ""))});

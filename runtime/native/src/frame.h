@@ -2,7 +2,7 @@
 #pragma once
 #include "common.h"
 
-#define WIRE_VERSION 2u
+#define WIRE_VERSION 3u
 #define FRAME_DATA_LIMIT (1u << 20)
 #define ZONE_SIZE (1u << 20)
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire is little endian and frames travel as they lie in memory");
@@ -42,7 +42,9 @@ enum frame_op {
     OP_VERIFY_HOLE,
     OP_VERIFY_END,
     // both ways
-    OP_PING = 128,
+    OP_PING = 128, // from the primary `id` is the last acknowledgement that it has
+    OP_GOODBYE,    // the sender leaves on purpose; nothing follows
+    OP_ASK,        // primary: is frame `id`, applied before the connection was made again, synced? Answered by OP_DONE when it is
     // secondary -> primary
     OP_APPLIED = 160, // every frame up to `seq` that is not answered by its own OP_DONE
     OP_DONE,          // the frame `seq`: synced

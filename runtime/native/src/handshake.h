@@ -1,8 +1,17 @@
 // Who is at the other end, and what its copy counts from: version, mutual proof of the key, and the two offers.
 #pragma once
 #include "dirty.h"
+#include "limits.h"
+#include "link.h"
+
+#define SESSION_SIZE 33 // 16 random bytes in hexadecimal
 
 struct peer {
+    char session[SESSION_SIZE]; // of the stream that begins, or goes on
+    bool resumes;               // it goes on: the primary has heard of frame `applied`
+    uint64_t applied;
+    unsigned objects;           // how many the secondary can keep
+    char facts[LIMITS_TEXT];    // of this node, for the primary
     char generation[GENERATION_SIZE], base[64];
     bool exact;             // its copy is the base and nothing else
     bool lost;              // the same, but for what it held in memory
@@ -12,5 +21,13 @@ struct peer {
     char code[24], why[400]; // of a refusal
 };
 
-int handshake_connect(int fd, bool full, struct peer *peer); // primary: 0, or the reason in *peer
-int handshake_accept(int fd, struct peer *peer);             // secondary
+// ---- primary: 0, or the reason in *peer ----
+int handshake_connect(struct link *link, bool full, struct peer *peer);
+// A stream whose connection broke. `heard`: the last acknowledgement here; *applied: what the secondary has.
+int handshake_resume(struct link *link, const char *session, uint64_t heard, uint64_t *applied, struct peer *peer);
+
+// ---- secondary: first who it is and what it wants, then one of the answers ----
+int handshake_accept(struct link *link, struct peer *peer);
+int handshake_welcome(struct link *link, struct peer *peer);         // a stream begins
+int handshake_go_on(struct link *link, uint64_t applied);            // one goes on
+void handshake_refuse(struct link *link, const char *code, const char *why);

@@ -29,6 +29,7 @@ static void usage(FILE *out) {
     fprintf(out, "usage: safekit-rfs --module NAME --control SOCKET --state-dir DIR --key-file FILE --directory DIR [--name NAME]\n"
                  "                   [--exclude-path RELATIVE] [--exclude-name [!]EXPRESSION] [--directory ...]\n"
                  "                   [--ack-timeout MILLISECONDS] [--silence-timeout MILLISECONDS] [--async second|none]\n"
+                 "                   [--encryption on|off] [--source ADDRESS]\n"
                  "                   [--zone-size BYTES] [--resync-threads NUMBER] [--resync-bandwidth KB/s] [--resync-timeout SECONDS]\n"
                  "                   [--resync-commit ZONES] [--namespace-policy 0|4] [--boot-id TEXT]\n"
                  "       safekit-rfs --config FILE          one argument per line\n");
@@ -75,7 +76,7 @@ static int take_arguments(int count, char **arguments) {
                                           {"silence-timeout", 1, NULL, 'q'}, {"exclude-path", 1, NULL, 'P'}, {"exclude-name", 1, NULL, 'N'},
                                           {"zone-size", 1, NULL, 'z'}, {"resync-threads", 1, NULL, 'T'}, {"resync-bandwidth", 1, NULL, 'B'},
                                           {"resync-timeout", 1, NULL, 'O'}, {"resync-commit", 1, NULL, 'C'}, {"namespace-policy", 1, NULL, 'M'},
-                                          {"boot-id", 1, NULL, 'b'},
+                                          {"boot-id", 1, NULL, 'b'}, {"encryption", 1, NULL, 'e'}, {"source", 1, NULL, 'f'},
                                           {"help", 0, NULL, 'h'},      {NULL, 0, NULL, 0}};
     optind = 1;
     for (int option; (option = getopt_long(count, arguments, "", known, NULL)) != -1;) {
@@ -116,6 +117,11 @@ static int take_arguments(int count, char **arguments) {
             break;
         }
         case 'b': options.boot_id = optarg; break;
+        case 'f': options.source = optarg; break;
+        case 'e':
+            options.encryption = strcmp(optarg, "on") == 0;
+            if (!options.encryption && strcmp(optarg, "off") != 0) return wrong("--encryption", optarg, "expected on or off");
+            break;
         case 'z':
         case 'T':
         case 'B':

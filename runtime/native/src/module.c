@@ -16,13 +16,10 @@
 #include "takeover.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define CONNECT_MS 5000
@@ -183,31 +180,6 @@ int module_take_over(void) {
     return 0;
 }
 
-static int dial(const char *host, const char *port, struct failure *failure) {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
-    int error = getaddrinfo(host, port, &hints, &found), fd = -1;
-    if (error) return fail(failure, "unreachable", "%s: %s", host, gai_strerror(error));
-    error = ECONNREFUSED;
-    for (struct addrinfo *at = found; at && fd < 0; at = at->ai_next) {
-        fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0) continue;
-        struct pollfd wait = {fd, POLLOUT, 0};
-        socklen_t size = sizeof error;
-        error = 0;
-        if (connect(fd, at->ai_addr, at->ai_addrlen) && errno != EINPROGRESS) error = errno;
-        else if (poll(&wait, 1, CONNECT_MS) <= 0) error = ETIMEDOUT;
-        else getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
-        if (error) {
-            close(fd);
-            fd = -1;
-        }
-    }
-    freeaddrinfo(found);
-    if (fd < 0) return fail(failure, "unreachable", "cannot connect to %s port %s: %s", host, port, strerror(error));
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
-    return fd;
-}
-
 // Why a resync cannot be incremental; NULL: it can.
 static const char *why_full(bool full, const struct peer *peer) {
     if (full) return "asked for";
@@ -236,16 +208,18 @@ int module_connect(const char *host, const char *port, const char *generation, b
         result = fail(failure, "unreachable", "this node still looks for what was changed while the replication was stopped");
         goto done;
     }
-    if ((fd = dial(host, port, failure)) < 0) {
-        result = -1;
+    char unreachable[400];
+    if ((fd = link_dial(host, port, CONNECT_MS, unreachable, sizeof unreachable)) < 0) {
+        result = fail(failure, "unreachable", "%s", unreachable);
         goto done;
     }
     pthread_mutex_lock(&state_lock);
     snprintf(state.generation, sizeof state.generation, "%s", generation);
     state_save();
     pthread_mutex_unlock(&state_lock);
-    if (handshake_connect(fd, full, &peer)) {
-        close(fd);
+    struct link *link = link_open(fd);
+    if (handshake_connect(link, full, &peer)) {
+        link_close(link);
         result = fail(failure, peer.code, "%s port %s: %s", host, port, peer.why);
         dirty_set_clear(&peer.named);
         goto done;
@@ -261,7 +235,7 @@ int module_connect(const char *host, const char *port, const char *generation, b
     snprintf(address, sizeof address, "%.64s:%.16s", host, port);
     resync_prepare(why != NULL, peer.log || peer.lost);
     say("connected to %s, resynchronisation %s%s", address, why ? "full: " : "incremental", why ? why : "");
-    stream_start(fd, address, peer.generation);
+    stream_start(link, host, port, &peer);
     if (resync_run()) abort();
 done:
     pthread_mutex_unlock(&command_lock);
@@ -270,7 +244,7 @@ done:
 
 int module_disconnect(struct failure *failure) {
     (void)failure;
-    stream_lose("disconnected on request");
+    stream_dismiss("disconnected on request");
     pthread_mutex_lock(&command_lock);
     if (role == PRIMARY && !stream_connected()) stream_stop();
     pthread_mutex_unlock(&command_lock);

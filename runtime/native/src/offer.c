@@ -25,14 +25,13 @@ struct entry {
 _Static_assert(sizeof(struct entry) == 32, "no padding on the wire");
 
 struct sending {
-    int fd;
-    offer_put *put;
+    struct link *link;
     const struct dirty_set *set;
 };
 
 static bool put_entry(const struct sending *to, unsigned directory, const char *path, uint32_t flags, uint64_t offset, uint64_t size) {
     struct entry entry = {(uint16_t)directory, (uint16_t)strlen(path), flags, offset, size, to->set->since};
-    return to->put(to->fd, &entry, sizeof entry) && to->put(to->fd, path, entry.path_size);
+    return link_put(to->link, &entry, sizeof entry) && link_put(to->link, path, entry.path_size);
 }
 
 static bool put_object(const struct sending *to, unsigned directory, uint64_t key, const char *path, uint32_t flags) {
@@ -111,14 +110,14 @@ static bool put_tree(const struct sending *to, const struct directory *directory
     return fd < 0 || put_directory(to, directory, fd, "", true);
 }
 
-bool offer_send(int fd, offer_put *put) {
+bool offer_send(struct link *link) {
     struct dirty_set set = {0};
-    struct sending to = {fd, put, &set};
+    struct sending to = {link, &set};
     bool whole = dirty_offer(&set), sent = true;
     for (unsigned i = 0; whole && set.unplaced && sent && i < options.directories; i++) sent = put_tree(&to, &options.directory[i]);
     for (size_t i = 0; whole && !set.unplaced && sent && i < set.places; i++) sent = put_place(&to, &set.place[i]);
     struct entry last = {LAST, 0, whole, 0, 0, 0};
-    sent = sent && put(fd, &last, sizeof last);
+    sent = sent && link_put(link, &last, sizeof last);
     dirty_set_clear(&set);
     return sent;
 }
@@ -166,16 +165,16 @@ static void take_entry(struct dirty_set *set, const struct entry *entry, const c
     if (entry->since && (!set->since || entry->since < set->since)) set->since = entry->since;
 }
 
-bool offer_receive(int fd, offer_get *get, struct dirty_set *set, bool *whole) {
+bool offer_receive(struct link *link, struct dirty_set *set, bool *whole) {
     char path[PATH_MAX];
     struct entry entry;
     for (unsigned entries = 0; entries < ENTRY_LIMIT; entries++) {
-        if (!get(fd, &entry, sizeof entry)) return false;
+        if (!link_get(link, &entry, sizeof entry)) return false;
         if (entry.directory == LAST) {
             *whole = entry.flags == 1;
             return true;
         }
-        if (entry.directory >= options.directories || entry.path_size >= sizeof path || !get(fd, path, entry.path_size)) return false;
+        if (entry.directory >= options.directories || entry.path_size >= sizeof path || !link_get(link, path, entry.path_size)) return false;
         path[entry.path_size] = 0;
         if (entry.size && entry.offset + entry.size < entry.offset) return false;
         if (entry.size > 1ull << 50 || entry.offset > 1ull << 50) entry = (struct entry){entry.directory, entry.path_size, MARK_CONTENT, 0, 0, entry.since};

@@ -2,11 +2,9 @@
 // Bounded, in small records, ended by one that says whether it is whole.
 #pragma once
 #include "dirty.h"
+#include "link.h"
 
-// How the handshake writes and reads; false: the connection is lost.
-typedef bool offer_put(int fd, const void *bytes, size_t size);
-typedef bool offer_get(int fd, void *bytes, size_t size);
-
-bool offer_send(int fd, offer_put *put);
+// False: the connection is lost.
+bool offer_send(struct link *link);
 // What the target named, as objects of this node. False: the connection is lost. *whole false: something cannot be named, compare everything.
-bool offer_receive(int fd, offer_get *get, struct dirty_set *set, bool *whole);
+bool offer_receive(struct link *link, struct dirty_set *set, bool *whole);

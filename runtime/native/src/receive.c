@@ -29,13 +29,19 @@
 
 static struct {
     pthread_mutex_t lock;
+    pthread_cond_t changed;
     bool running, connected;
+    bool suspended, ending; // the connection broke; somebody else came
+    bool goodbye;
     atomic_bool stopping;
-    int listener, fd, wake[2];
-    char address[96], peer_generation[GENERATION_SIZE];
+    int listener, wake[2];
+    struct link *link, *next; // of the session; from the acceptor
+    struct peer peer;         // with `next`
+    uint64_t heard;           // the last acknowledgement that the primary has, with `next`
+    char session[SESSION_SIZE], address[96], peer_generation[GENERATION_SIZE];
     char trouble[512];
-    pthread_t acceptor;
-} receive = {.lock = PTHREAD_MUTEX_INITIALIZER, .listener = -1, .fd = -1};
+    pthread_t acceptor, server;
+} receive = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .listener = -1};
 
 // ---- the stream ----
 
@@ -52,7 +58,9 @@ void receive_failed(const struct message *message, int error) {
     snprintf(receive.trouble, sizeof receive.trouble, "%s", why);
     pthread_mutex_unlock(&receive.lock);
     receive_answer(OP_TROUBLE, message->frame.seq, why);
-    shutdown(receive.fd, SHUT_RD);
+    pthread_mutex_lock(&receive.lock);
+    if (receive.link) link_break_reading(receive.link);
+    pthread_mutex_unlock(&receive.lock);
 }
 
 static void acknowledge(void) {
@@ -70,6 +78,10 @@ static ssize_t take_frames(struct block *block, size_t at, size_t used) {
     ssize_t size;
     while ((size = message_read(bytes + at, used - at, &message)) > 0) {
         at += (size_t)size;
+        if (message.frame.op == OP_GOODBYE) {
+            receive.goodbye = true;
+            return -1;
+        }
         if (!workers_apply(&message, block, used - at, read_at)) return -1;
         metrics_count(message.frame.op >= OP_RESYNC_BEGIN && message.frame.op < OP_PING ? COUNT_RESYNC : COUNT_REPLICATED, (uint64_t)size);
         unanswered_bytes += (size_t)size;
@@ -106,74 +118,187 @@ static struct block *make_room(struct block *block, size_t *start, size_t *used)
     return next;
 }
 
-static void receive_stream(int fd, char *why, size_t why_size) {
+enum end { END_BROKEN, END_LEFT, END_SILENT, END_FAILED };
+
+static enum end receive_stream(struct link *link) {
     struct block *block = block_take();
     size_t start = 0, used = 0;
+    enum end end = END_BROKEN;
     for (;;) {
-        ssize_t n = recv(fd, block_bytes(block) + used, BLOCK_SIZE - used, 0);
-        if (n < 0 && errno == EINTR) continue;
+        ssize_t n = link_receive(link, block_bytes(block) + used, BLOCK_SIZE - used);
         if (n <= 0) {
-            if (n < 0 && errno == EAGAIN) snprintf(why, why_size, "nothing heard from the primary for %d ms", options.silence_timeout_ms * 2);
-            else snprintf(why, why_size, "%s", n ? strerror(errno) : "the primary closed the connection");
+            if (n < 0 && errno == EAGAIN) end = END_SILENT;
             break;
         }
         used += (size_t)n;
         metrics_count(COUNT_RECEIVED, (uint64_t)n);
         ssize_t taken = take_frames(block, start, used);
+        if (taken < 0) end = receive.goodbye ? END_LEFT : END_FAILED;
         if (taken < 0 || atomic_load(&receive.stopping)) break;
         start = (size_t)taken;
         block = make_room(block, &start, &used);
     }
     block_release(block);
+    return end;
 }
 
-// When no worker can fail any more.
-static void tell_why(char *why, size_t why_size) {
+// A primary whose connection broke makes another one, and the stream goes on. NULL: it did not within the limit, or somebody else came.
+static struct link *wait_for_another(int64_t until) {
+    workers_drain();
+    answers_suspend();
     pthread_mutex_lock(&receive.lock);
-    if (receive.stopping) snprintf(why, why_size, "this node stops being a secondary");
-    else if (*receive.trouble) snprintf(why, why_size, "%s", receive.trouble);
+    receive.suspended = true;
+    pthread_cond_broadcast(&receive.changed);
+    while (!receive.next && !receive.stopping && !receive.ending && !workers_failed() && now_ms() < until) {
+        struct timespec limit;
+        clock_gettime(CLOCK_REALTIME, &limit);
+        limit.tv_nsec += 100 * 1000000;
+        if (limit.tv_nsec >= 1000000000) limit.tv_sec++, limit.tv_nsec -= 1000000000;
+        pthread_cond_timedwait(&receive.changed, &receive.lock, &limit);
+    }
+    struct link *link = receive.next;
+    receive.next = NULL;
+    receive.suspended = false;
+    link_close(receive.link);
+    receive.link = link;
     pthread_mutex_unlock(&receive.lock);
+    return link;
 }
 
-static void serve(int fd, const char *address, const char *peer_generation) {
-    char why[512] = "";
-    pthread_mutex_lock(&receive.lock);
-    receive.fd = fd;
-    receive.connected = !receive.stopping;
-    receive.trouble[0] = 0;
-    snprintf(receive.address, sizeof receive.address, "%s", address);
-    snprintf(receive.peer_generation, sizeof receive.peer_generation, "%s", peer_generation);
-    bool stopping = receive.stopping;
-    pthread_mutex_unlock(&receive.lock);
-    if (stopping) return;
+static void serve(struct link *link, const struct peer *peer) {
+    char why[512] = "the primary closed the connection";
     // A primary beats; one that says nothing for so long is gone.
-    int64_t silence = (int64_t)options.silence_timeout_ms * 2;
-    struct timeval limit = {.tv_sec = silence / 1000, .tv_usec = silence % 1000 * 1000};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    int silence = options.silence_timeout_ms * 2;
     workers_start();
-    answers_begin(fd);
-    event_send("primary_connected", "peer_generation", peer_generation, (char *)NULL);
+    answers_begin(link, false, 0);
+    event_send("primary_connected", "peer_generation", peer->generation, (char *)NULL);
     durable_begin();
-    receive_stream(fd, why, sizeof why);
+    while (link) {
+        link_limit(link, silence);
+        enum end end = receive_stream(link);
+        if (end == END_SILENT) snprintf(why, sizeof why, "nothing heard from the primary for %d ms", silence);
+        if (end != END_BROKEN || receive.stopping || workers_failed()) break;
+        link_break(link);
+        link = wait_for_another(now_ms() + silence);
+        if (link) answers_begin(link, true, receive.heard);
+    }
     workers_stop();
-    tell_why(why, sizeof why);
-    shutdown(fd, SHUT_RDWR);
+    if (atomic_load(&receive.stopping)) receive_answer(OP_GOODBYE, 0, NULL);
+    pthread_mutex_lock(&receive.lock);
+    if (receive.stopping) snprintf(why, sizeof why, "this node stops being a secondary");
+    else if (*receive.trouble) snprintf(why, sizeof why, "%s", receive.trouble);
+    if (receive.link) link_break(receive.link);
+    pthread_mutex_unlock(&receive.lock);
+    answers_suspend();
     durable_end();
     verify_session_ends();
     objects_forget();
     reconcile_end();
-    pthread_mutex_lock(&receive.lock);
-    receive.connected = false;
-    receive.fd = -1;
-    pthread_mutex_unlock(&receive.lock);
     bool handover = durable_is_handover();
     say("primary lost: %s%s", why, handover ? " (after its handover)" : "");
     event_send("primary_lost", "reason", why, "handover", handover ? "yes" : "no", (char *)NULL);
 }
 
-static void *acceptor_main(void *unused) {
+// One session after the other. The links come from the acceptor.
+static void *session_main(void *unused) {
     (void)unused;
     local_thread_begin();
+    for (;;) {
+        pthread_mutex_lock(&receive.lock);
+        while (!receive.next && !receive.stopping) pthread_cond_wait(&receive.changed, &receive.lock);
+        struct peer peer = receive.peer;
+        receive.link = receive.next;
+        receive.next = NULL;
+        receive.connected = !receive.stopping;
+        receive.goodbye = false;
+        receive.trouble[0] = 0;
+        snprintf(receive.session, sizeof receive.session, "%s", peer.session);
+        snprintf(receive.peer_generation, sizeof receive.peer_generation, "%s", peer.generation);
+        bool stopping = receive.stopping;
+        pthread_mutex_unlock(&receive.lock);
+        if (!stopping) serve(receive.link, &peer);
+        pthread_mutex_lock(&receive.lock);
+        link_close(receive.link);
+        receive.link = NULL;
+        receive.connected = false;
+        receive.session[0] = 0;
+        pthread_cond_broadcast(&receive.changed);
+        pthread_mutex_unlock(&receive.lock);
+        if (stopping) return NULL;
+    }
+}
+
+// ---- who comes ----
+
+// With the lock held: whether the stream goes on over this connection. Its present one is broken, whatever this node knows of it.
+static bool goes_on(struct link *link, const struct peer *peer) {
+    if (!receive.connected || strcmp(receive.session, peer->session) != 0) return false;
+    if (receive.link) link_break(receive.link);
+    while (receive.connected && !receive.suspended && !receive.stopping) pthread_cond_wait(&receive.changed, &receive.lock);
+    if (!receive.suspended || workers_failed() || handshake_go_on(link, workers_applied())) return false;
+    receive.heard = peer->applied;
+    receive.next = link;
+    pthread_cond_broadcast(&receive.changed);
+    say("the primary made its connection again: the stream goes on behind frame %llu", (unsigned long long)workers_applied());
+    return true;
+}
+
+// A stranger is named once for each address and reason, not at each attempt.
+static void say_refused(const char *address, const char *why) {
+    static struct {
+        char address[96], why[400];
+    } said[32];
+    static unsigned next;
+    for (unsigned i = 0; i < sizeof said / sizeof *said; i++) {
+        if (strcmp(said[i].address, address) == 0 && strcmp(said[i].why, why) == 0) return;
+    }
+    unsigned at = next++ % (sizeof said / sizeof *said);
+    snprintf(said[at].address, sizeof said[at].address, "%s", address);
+    snprintf(said[at].why, sizeof said[at].why, "%s", why);
+    say("%s: refused: %s (not said again)", address, why);
+}
+
+static void welcome(struct link *link, const char *address) {
+    struct peer peer = {0};
+    if (handshake_accept(link, &peer)) {
+        say_refused(address, peer.why);
+        link_close(link);
+        return;
+    }
+    pthread_mutex_lock(&receive.lock);
+    bool taken = peer.resumes && goes_on(link, &peer);
+    if (!taken && !peer.resumes) {
+        // Whoever is connected is not any more: there is one primary.
+        receive.ending = receive.connected;
+        if (receive.link) link_break(receive.link);
+        if (receive.next) link_break(receive.next);
+        while (receive.connected && !receive.stopping) pthread_cond_wait(&receive.changed, &receive.lock);
+    }
+    pthread_mutex_unlock(&receive.lock);
+    if (taken) return;
+    if (peer.resumes) {
+        handshake_refuse(link, "session", "the secondary does not know the stream any more");
+    } else if (handshake_welcome(link, &peer)) {
+        say_refused(address, peer.why);
+    } else {
+        pthread_mutex_lock(&receive.lock);
+        taken = !receive.stopping;
+        if (taken) {
+            receive.peer = peer;
+            receive.next = link;
+            receive.connected = true;
+            receive.suspended = receive.ending = false;
+            snprintf(receive.address, sizeof receive.address, "%s", address);
+            if (*link_cipher(link)) say("%s: encrypted by %s", address, link_cipher(link));
+            pthread_cond_broadcast(&receive.changed);
+        }
+        pthread_mutex_unlock(&receive.lock);
+    }
+    if (!taken) link_close(link);
+}
+
+static void *acceptor_main(void *unused) {
+    (void)unused;
     for (;;) {
         struct pollfd wait[2] = {{receive.listener, POLLIN, 0}, {receive.wake[0], POLLIN, 0}};
         if (poll(wait, 2, -1) < 0 && errno != EINTR) abort();
@@ -183,15 +308,9 @@ static void *acceptor_main(void *unused) {
         socklen_t size = sizeof from;
         int fd = accept4(receive.listener, (struct sockaddr *)&from, &size, SOCK_CLOEXEC);
         if (fd < 0) continue;
-        int one = 1;
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
         char address[96] = "?";
         getnameinfo((struct sockaddr *)&from, size, address, sizeof address, NULL, 0, NI_NUMERICHOST);
-        struct peer peer;
-        if (handshake_accept(fd, &peer)) say("%s: refused: %s", address, peer.why);
-        else serve(fd, address, peer.generation);
-        close(fd);
+        welcome(link_open(fd), address);
     }
 }
 
@@ -217,7 +336,8 @@ int receive_start(const char *address, unsigned port, char *why, size_t why_size
     }
     receive.running = true;
     receive.stopping = false;
-    if (pthread_create(&receive.acceptor, NULL, acceptor_main, NULL)) abort();
+    receive.suspended = receive.ending = false;
+    if (pthread_create(&receive.acceptor, NULL, acceptor_main, NULL) || pthread_create(&receive.server, NULL, session_main, NULL)) abort();
     return 0;
 }
 
@@ -226,9 +346,13 @@ void receive_stop(void) {
     if (write(receive.wake[1], "", 1) != 1) abort();
     pthread_mutex_lock(&receive.lock);
     receive.stopping = true;
-    if (receive.fd >= 0) shutdown(receive.fd, SHUT_RD);
+    if (receive.link) link_break_reading(receive.link);
+    pthread_cond_broadcast(&receive.changed);
     pthread_mutex_unlock(&receive.lock);
     pthread_join(receive.acceptor, NULL);
+    pthread_join(receive.server, NULL);
+    link_close(receive.next);
+    receive.next = NULL;
     close(receive.listener);
     close(receive.wake[0]);
     close(receive.wake[1]);

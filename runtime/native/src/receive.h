@@ -1,6 +1,7 @@
 // The secondary: listens, lets a primary in that knows the key, applies its stream, and answers.
 #pragma once
 #include "frame.h"
+#include "link.h"
 
 struct receive_status {
     const char *peer; // none | listening | resync | mirror
@@ -18,7 +19,9 @@ int receive_object(uint64_t id);              // O_PATH descriptor, -1 when unkn
 int receive_file(uint64_t id, int *error);    // readable and writable descriptor of a regular file
 
 // ---- answers.c: what goes back to the primary ----
-void answers_begin(int fd);                   // of a new connection
+void answers_begin(struct link *link, bool resumes, uint64_t heard); // heard: the last acknowledgement that the primary has
+void answers_suspend(void);                   // the connection is broken (link_break); its link is not used any more when this returns
+void answers_heard(uint64_t heard);
 void receive_answer(enum frame_op op, uint64_t seq, const char *text);
 void receive_send(const struct message *answer);
 void receive_acknowledge(void);               // everything that is applied by now, in one answer
@@ -34,6 +37,7 @@ bool durable_is_handover(void);
 uint64_t durable_reached(void);
 void receive_wrote(uint64_t bytes);
 void receive_sync(uint64_t seq, int file, bool data_only); // takes `file` over; answers OP_DONE
+void receive_ask(uint64_t seq);               // answers OP_DONE once the frame is synced
 void receive_barrier(const struct message *message);
 int receive_resync_begins(const struct message *message);
 int sync_everything(void);

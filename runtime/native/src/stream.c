@@ -7,33 +7,30 @@
 #include "stream.h"
 #include "activity.h"
 #include "events.h"
+#include "handshake.h"
+#include "link.h"
 #include "local.h"
 #include "metrics.h"
 #include "resync.h"
+#include "ring.h"
 #include "select.h"
 #include "state.h"
 #include "takeover.h"
 #include "verify.h"
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
-#define QUEUE_LIMIT (8u << 20)
-#define DIRECT_SIZE (32u << 10)
+#define RING_SIZE (16u << 20)
+#define RESERVE (1536u << 10) // more than the longest frame and what binds its objects
+#define DIAL_MS 500
+#define REDIAL_MS 50
+#define GOODBYE_BEHIND 8192u
 #define BINDING_LIMIT 16384u
 #define HEARTBEAT_MS 400
 #define RESYNC_SILENCE_MS 60000
-
-struct buffer {
-    unsigned char *bytes;
-    size_t used, size;
-};
 
 struct waiter {
     struct waiter *next;
@@ -48,10 +45,13 @@ static struct {
     unsigned waiting;
     pthread_rwlock_t gate;  // operations hold it for reading; a stream begins between operations
     bool up, threads;
-    int fd;
+    struct link *link; // NULL while it is made again
+    bool broken;
+    char host[256], port[32], session[SESSION_SIZE];
+    unsigned objects; // that the secondary can keep
     enum answers answers, switching_from;
     char address[96], peer_generation[GENERATION_SIZE];
-    struct buffer queue, out;
+    struct ring *ring; // what the peer has not acknowledged
     bool sending;
     uint64_t seq, applied, durable, bindings, next_id;
     struct operation *first, **last; // wait for the peer, by sequence
@@ -61,7 +61,7 @@ static struct {
     int64_t received_at, progress_at;
     uint64_t work;
     pthread_t reader, watch;
-} stream = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER, .gate = PTHREAD_RWLOCK_INITIALIZER, .fd = -1, .bindings = 1};
+} stream = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER, .gate = PTHREAD_RWLOCK_INITIALIZER, .bindings = 1};
 
 __attribute__((constructor)) static void stream_prepare(void) {
     stream.last = &stream.first;
@@ -123,94 +123,61 @@ static void wait_changed(void) {
     stream.waiting--;
 }
 
-// ---- the queue ----
+// ---- the ring ----
 
-static void append(const struct message *message) {
-    size_t size = message_size(message);
-    struct buffer *queue = &stream.queue;
-    if (queue->used + size > queue->size) {
-        queue->size = (queue->used + size) * 2;
-        queue->bytes = must(realloc(queue->bytes, queue->size));
-    }
-    message_write(message, queue->bytes + queue->used);
-    queue->used += size;
-}
+static void append(const struct message *message) { ring_append(stream.ring, message, stream.sending); }
 
-static bool send_all(int fd, const unsigned char *bytes, size_t size) {
-    while (size) {
-        ssize_t n = send(fd, bytes, size, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        metrics_count(COUNT_SENT, (uint64_t)n);
-        bytes += n;
-        size -= (size_t)n;
-    }
-    return true;
+// With stream.lock held. The connection is made again by the thread that reads.
+static void connection_broke(void) {
+    stream.broken = true;
+    if (stream.link) link_break(stream.link);
 }
 
 // Whoever finds nobody sending sends, and goes on with what others append meanwhile: no thread stands between an operation and the wire.
 static void flush_queue(void) {
     pthread_mutex_lock(&stream.lock);
-    bool failed = false;
-    if (!stream.sending) {
+    if (!stream.sending && stream.up && !stream.broken) {
+        const unsigned char *bytes;
+        size_t size;
         stream.sending = true;
-        while (stream.queue.used && stream.up && !failed) {
-            struct buffer full = stream.queue;
-            stream.queue = stream.out;
-            stream.queue.used = 0;
-            int fd = stream.fd;
+        while (stream.up && !stream.broken && (size = ring_unsent(stream.ring, &bytes)) > 0) {
+            struct link *link = stream.link;
             pthread_mutex_unlock(&stream.lock);
-            failed = !send_all(fd, full.bytes, full.used);
-            if (full.size > (1u << 20)) {
-                free(full.bytes);
-                full = (struct buffer){0};
-            }
+            ssize_t sent = link_send(link, bytes, size);
             pthread_mutex_lock(&stream.lock);
-            stream.out = full;
-            tell_waiting();
+            if (sent < 0) {
+                connection_broke();
+                break;
+            }
+            metrics_count(COUNT_SENT, (uint64_t)sent);
+            ring_sent(stream.ring, (size_t)sent);
+            ring_release(stream.ring, stream.applied); // it may have been answered before we came back
         }
         stream.sending = false;
         tell_waiting();
     }
     pthread_mutex_unlock(&stream.lock);
-    if (failed) stream_lose("the connection broke while sending");
+}
+
+// With stream.lock held, before and after.
+static void make_room(void) {
+    while (stream.up && !ring_fits(stream.ring, RESERVE)) {
+        if (!stream.sending && !stream.broken && ring_queued(stream.ring)) {
+            pthread_mutex_unlock(&stream.lock);
+            flush_queue();
+            pthread_mutex_lock(&stream.lock);
+        } else {
+            wait_changed();
+        }
+    }
 }
 
 static _Thread_local bool tentative;
 
 void stream_tentative(bool on) { tentative = on; }
 
-// Many bytes go out from where they lie, when nobody is before them. Claims the connection; with stream.lock held. Then flush_from().
-static bool may_send_from(const struct message *message) {
-    if (message->frame.data_size < DIRECT_SIZE || message->name || message->name2 || stream.sending || stream.queue.used) return false;
-    stream.sending = true;
-    return true;
-}
-
-static void flush_from(const struct message *message) {
-    struct frame head = message_head(message);
-    struct iovec parts[2] = {{&head, sizeof head}, {(void *)(uintptr_t)message->data, message->frame.data_size}};
-    struct msghdr both = {.msg_iov = parts, .msg_iovlen = 2};
-    int fd = stream.fd; // not closed while somebody sends
-    ssize_t n;
-    do n = sendmsg(fd, &both, MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
-    size_t sent = n < 0 ? 0 : (size_t)n;
-    metrics_count(COUNT_SENT, sent);
-    bool failed = n < 0;
-    if (!failed && sent < sizeof head) failed = !send_all(fd, (const unsigned char *)&head + sent, sizeof head - sent);
-    size_t of_data = sent < sizeof head ? 0 : sent - sizeof head;
-    if (!failed) failed = !send_all(fd, (const unsigned char *)message->data + of_data, message->frame.data_size - of_data);
-    pthread_mutex_lock(&stream.lock);
-    stream.sending = false;
-    tell_waiting();
-    pthread_mutex_unlock(&stream.lock);
-    if (failed) stream_lose("the connection broke while sending");
-    else flush_queue();
-}
-
 static void append_binding(struct inode *inode, const char *path, uint16_t flags) {
-    if (stream.next_id >= BINDING_LIMIT) {
+    if (stream.next_id >= stream.objects) {
         struct message none = {.frame = {.op = OP_UNBIND_ALL, .seq = ++stream.seq}};
         append(&none);
         stream.bindings++;
@@ -225,6 +192,7 @@ static void append_binding(struct inode *inode, const char *path, uint16_t flags
 bool stream_bind_unnamed(struct inode *inode) {
     pthread_rwlock_rdlock(&namespace_lock);
     pthread_mutex_lock(&stream.lock);
+    make_room();
     bool up = stream.up;
     if (up) append_binding(inode, NULL, FRAME_UNNAMED);
     pthread_mutex_unlock(&stream.lock);
@@ -249,6 +217,7 @@ static void bind_object(struct inode *inode, bool named) {
     int error = errno;
     if (path && resync) resync_ensure_parents(inode->directory, path);
     pthread_mutex_lock(&stream.lock);
+    make_room();
     if (path && stream.up && inode->bound != stream.bindings) {
         append_binding(inode, path, tentative ? FRAME_TENTATIVE : 0);
     }
@@ -268,7 +237,7 @@ static bool reserve(struct inode *object, struct inode *second, bool named) {
     bool excluded = (object && select_inode(object)) || (second && select_inode(second));
     for (int attempts = 0;; attempts++) {
         pthread_mutex_lock(&stream.lock);
-        while (stream.up && stream.queue.used > QUEUE_LIMIT && !named) wait_changed();
+        make_room();
         if (!stream.up || excluded) return false;
         bool first_bound = !object || object->bound == stream.bindings;
         if (first_bound && (!second || second->bound == stream.bindings)) return true;
@@ -281,24 +250,22 @@ static bool reserve(struct inode *object, struct inode *second, bool named) {
 
 uint64_t stream_send(struct message *message, struct inode *object, bool named) {
     uint64_t seq = 0;
-    bool direct = false;
     if (reserve(object, NULL, named)) {
         seq = message->frame.seq = ++stream.seq;
         if (object) message->frame.id = object->remote_id;
-        direct = may_send_from(message);
-        if (!direct) append(message);
+        append(message);
         metrics_count(message->frame.op == OP_WRITE ? COUNT_REPLICATED : COUNT_RESYNC, message_size(message));
     }
     // The entries of a listing travel together.
-    bool wait = message->frame.op == OP_LIST_ENTRY && stream.queue.used < (256u << 10);
+    bool wait = message->frame.op == OP_LIST_ENTRY && stream.up && ring_queued(stream.ring) < (256u << 10);
     pthread_mutex_unlock(&stream.lock);
-    if (direct) flush_from(message);
-    else if (!wait) flush_queue();
+    if (!wait) flush_queue();
     return seq;
 }
 
 void stream_unbind(struct inode *inode) {
     pthread_mutex_lock(&stream.lock);
+    if (inode->bound == stream.bindings) make_room();
     if (stream.up && inode->bound == stream.bindings) {
         struct message message = {.frame = {.op = OP_UNBIND, .seq = ++stream.seq, .id = inode->remote_id}};
         append(&message);
@@ -377,7 +344,7 @@ void operation_binds(struct inode *object, struct inode *second) {
 
 void operation_ship(struct operation *operation, struct message *message, struct inode *object, struct inode *second, bool named) {
     if (!select_ships(message, &object, &second)) return;
-    bool reserved = reserve(object, second, named), direct = false;
+    bool reserved = reserve(object, second, named);
     // It began in mirror, and the mirror has ended since.
     if (operation->untracked && stream.answers != ANSWER_PEER) doubt(operation);
     if (!reserved && !stream.up && stream.answers != ANSWER_HELD) {
@@ -388,8 +355,7 @@ void operation_ship(struct operation *operation, struct message *message, struct
         operation->seq = message->frame.seq = ++stream.seq;
         if (object) message->frame.id = object->remote_id;
         if (second) message->frame.id2 = second->remote_id;
-        direct = may_send_from(message);
-        if (!direct) append(message);
+        append(message);
         operation->since = metrics_now_us();
         metrics_count(COUNT_REPLICATED, message_size(message));
     }
@@ -406,8 +372,7 @@ void operation_ship(struct operation *operation, struct message *message, struct
         stream.pending_count++;
     }
     pthread_mutex_unlock(&stream.lock);
-    if (direct) flush_from(message);
-    else if (reserved) flush_queue();
+    if (reserved) flush_queue();
 }
 
 void operation_end(struct operation *operation, int error) {
@@ -446,6 +411,7 @@ static void acknowledge(uint64_t seq, bool alone) {
         }
     } else if (seq > stream.applied) {
         stream.applied = seq;
+        ring_release(stream.ring, seq);
     }
     stream.progress_at = now / 1000;
     metrics_count(COUNT_ACKNOWLEDGEMENTS, 1);
@@ -476,6 +442,7 @@ static bool take_answer(const struct message *message) {
     case OP_VERIFY_ASK:
     case OP_VERIFY_DIFFERS:
     case OP_VERIFY_SUSPECT: verify_answer(message); return true;
+    case OP_GOODBYE: stream_lose("the secondary closed the connection"); return false;
     case OP_TROUBLE: {
         char reason[512];
         snprintf(reason, sizeof reason, "the secondary left: %s", message->name ? message->name : "no reason given");
@@ -486,14 +453,108 @@ static bool take_answer(const struct message *message) {
     }
 }
 
+// What is to be synced, was applied, and is not answered yet: the answer may have been lost with the connection.
+static unsigned char *questions(uint64_t applied, size_t *size) {
+    size_t room = 0;
+    unsigned char *bytes = NULL;
+    *size = 0;
+    for (struct operation *operation = stream.first; operation; operation = operation->next) room += operation->sync && operation->seq <= applied;
+    for (struct waiter *waiter = stream.waiters; waiter; waiter = waiter->next) room += waiter->seq <= applied;
+    if (!room) return NULL;
+    bytes = must(malloc(room * sizeof(struct frame)));
+    struct message ask = {.frame = {.op = OP_ASK, .seq = applied}};
+    for (struct operation *operation = stream.first; operation; operation = operation->next) {
+        if (!operation->sync || operation->seq > applied) continue;
+        ask.frame.id = operation->seq;
+        message_write(&ask, bytes + *size);
+        *size += sizeof ask.frame;
+    }
+    for (struct waiter *waiter = stream.waiters; waiter; waiter = waiter->next) {
+        if (waiter->seq > applied) continue;
+        ask.frame.id = waiter->seq;
+        message_write(&ask, bytes + *size);
+        *size += sizeof ask.frame;
+    }
+    return bytes;
+}
+
+// The peer goes on behind frame `applied`: everything after it is sent again.
+static bool go_on(struct link *link, uint64_t applied) {
+    pthread_mutex_lock(&stream.lock);
+    if (!stream.up) {
+        pthread_mutex_unlock(&stream.lock);
+        link_close(link);
+        return false;
+    }
+    size_t size;
+    unsigned char *asked = questions(applied, &size);
+    stream.link = link;
+    ring_rewind(stream.ring, applied);
+    stream.sending = true;
+    pthread_mutex_unlock(&stream.lock);
+    bool sent = link_put(link, asked, size);
+    free(asked);
+    pthread_mutex_lock(&stream.lock);
+    stream.sending = false;
+    stream.broken = !sent;
+    __atomic_store_n(&stream.received_at, now_ms(), __ATOMIC_RELAXED);
+    tell_waiting();
+    pthread_mutex_unlock(&stream.lock);
+    if (sent) flush_queue();
+    return true;
+}
+
+// The connection broke: the same stream goes on over another one, as long as the silence lasts no longer than the limit (watch_main). False: the
+// peer is lost.
+static bool resume(void) {
+    pthread_mutex_lock(&stream.lock);
+    bool up = stream.up;
+    if (up) connection_broke();
+    while (stream.sending) wait_changed();
+    uint64_t applied = stream.applied;
+    if (up) {
+        link_close(stream.link);
+        stream.link = NULL;
+    }
+    pthread_mutex_unlock(&stream.lock);
+    int64_t began = now_ms();
+    while (up && stream_connected()) {
+        char why[256] = "";
+        int fd = link_dial(stream.host, stream.port, DIAL_MS, why, sizeof why);
+        if (fd < 0 && errno == ECONNREFUSED) {
+            stream_lose("the secondary closed the connection");
+            return false;
+        }
+        struct link *link = fd < 0 ? NULL : link_open(fd);
+        struct peer peer = {0};
+        if (link && handshake_resume(link, stream.session, applied, &applied, &peer) == 0) {
+            if (!go_on(link, applied)) return false;
+            metrics_count(COUNT_RESUMED, 1);
+            say("the connection to the secondary was made again after %lld ms: the stream goes on", (long long)(now_ms() - began));
+            return true;
+        }
+        link_close(link);
+        if (link && strcmp(peer.code, "unreachable") != 0) {
+            stream_lose(peer.why);
+            return false;
+        }
+        struct timespec pause = {.tv_nsec = REDIAL_MS * 1000000L};
+        nanosleep(&pause, NULL);
+    }
+    return false;
+}
+
 static void *reader_main(void *unused) {
     (void)unused;
     static unsigned char bytes[1 << 18];
     size_t used = 0;
     for (;;) {
-        ssize_t n = recv(stream.fd, bytes + used, sizeof bytes - used, 0);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) break;
+        ssize_t n = link_receive(stream.link, bytes + used, sizeof bytes - used); // the link is changed by this thread only
+        if (n <= 0) {
+            if (!resume()) return NULL;
+            used = 0;
+            continue;
+        }
         used += (size_t)n;
         metrics_count(COUNT_RECEIVED, (uint64_t)n);
         __atomic_store_n(&stream.received_at, now_ms(), __ATOMIC_RELAXED);
@@ -511,8 +572,6 @@ static void *reader_main(void *unused) {
         memmove(bytes, bytes + at, used - at);
         used -= at;
     }
-    stream_lose("the secondary closed the connection");
-    return NULL;
 }
 
 // Notices silence, and breaks it.
@@ -540,9 +599,9 @@ static void *watch_main(void *unused) {
         } else if (stream.applied < stream.seq && resync_active() && now - stream.progress_at > RESYNC_SILENCE_MS) {
             snprintf(reason, sizeof reason, "the resynchronisation made no progress for %d s", RESYNC_SILENCE_MS / 1000);
         }
-        bool beat = now - beaten >= HEARTBEAT_MS && stream.queue.used < QUEUE_LIMIT;
+        bool beat = now - beaten >= HEARTBEAT_MS && !stream.broken && ring_fits(stream.ring, RESERVE);
         if (beat && !*reason) {
-            struct message ping = {.frame = {.op = OP_PING, .seq = stream.seq}};
+            struct message ping = {.frame = {.op = OP_PING, .seq = stream.seq, .id = stream.applied}};
             append(&ping);
             beaten = now;
         }
@@ -568,19 +627,22 @@ enum answers stream_answers(void) {
     return answers;
 }
 
-int stream_start(int fd, const char *address, const char *peer_generation) {
-    int one = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+int stream_start(struct link *link, const char *host, const char *port, const struct peer *peer) {
     pthread_rwlock_wrlock(&stream.gate);
     pthread_mutex_lock(&stream.lock);
-    stream.fd = fd;
-    stream.queue.used = stream.out.used = 0;
+    stream.link = link;
+    stream.broken = false;
+    if (!stream.ring) stream.ring = ring_create(RING_SIZE);
+    ring_reset(stream.ring);
+    snprintf(stream.host, sizeof stream.host, "%s", host);
+    snprintf(stream.port, sizeof stream.port, "%s", port);
+    snprintf(stream.session, sizeof stream.session, "%s", peer->session);
+    stream.objects = peer->objects < 16 ? 16 : peer->objects > BINDING_LIMIT ? BINDING_LIMIT : peer->objects;
     stream.seq = stream.applied = stream.durable = stream.next_id = stream.work = 0;
     stream.bindings++;
     stream.received_at = stream.progress_at = now_ms();
-    snprintf(stream.address, sizeof stream.address, "%s", address);
-    snprintf(stream.peer_generation, sizeof stream.peer_generation, "%s", peer_generation);
+    snprintf(stream.address, sizeof stream.address, "%.64s:%.16s", host, port);
+    snprintf(stream.peer_generation, sizeof stream.peer_generation, "%s", peer->generation);
     takeover_note_connected(true);
     stream.up = stream.threads = true;
     pthread_mutex_unlock(&stream.lock);
@@ -598,7 +660,7 @@ static void lose(const char *reason, bool on_purpose) {
     }
     takeover_note_connected(false);
     stream.up = false;
-    shutdown(stream.fd, SHUT_RDWR);
+    if (stream.link) link_break(stream.link);
     bool was_mirror = stream.answers == ANSWER_PEER;
     if (was_mirror) stream.answers = ANSWER_HELD;
     if (stream.answers == ANSWER_SWITCHING) stream.answers = stream.switching_from;
@@ -634,7 +696,26 @@ static void lose(const char *reason, bool on_purpose) {
 
 void stream_lose(const char *reason) { lose(reason, false); }
 
-void stream_leave(void) { lose("", true); }
+// So that the secondary does not wait for another connection.
+static void say_goodbye(void) {
+    pthread_mutex_lock(&stream.lock);
+    if (stream.up && !stream.broken && ring_used(stream.ring) < GOODBYE_BEHIND) { // else it might wait for a peer that does not listen
+        struct message goodbye = {.frame = {.op = OP_GOODBYE, .seq = stream.seq}};
+        append(&goodbye);
+    }
+    pthread_mutex_unlock(&stream.lock);
+    flush_queue();
+}
+
+void stream_leave(void) {
+    say_goodbye();
+    lose("", true);
+}
+
+void stream_dismiss(const char *reason) {
+    say_goodbye();
+    lose(reason, false);
+}
 
 void stream_stop(void) {
     if (!stream.threads) return;
@@ -644,8 +725,8 @@ void stream_stop(void) {
     verify_join();
     pthread_mutex_lock(&stream.lock);
     while (stream.sending) wait_changed();
-    close(stream.fd);
-    stream.fd = -1;
+    link_close(stream.link);
+    stream.link = NULL;
     stream.threads = false;
     pthread_mutex_unlock(&stream.lock);
 }
@@ -732,7 +813,7 @@ void stream_get_status(struct stream_status *status) {
     snprintf(status->peer_generation, sizeof status->peer_generation, "%s", stream.up ? stream.peer_generation : "");
     status->held = stream.held_count;
     status->pending = stream.pending_count;
-    status->queued = stream.queue.used;
+    status->queued = stream.ring ? ring_used(stream.ring) : 0;
     status->applied = stream.applied;
     status->durable = stream.durable;
     pthread_mutex_unlock(&stream.lock);
@@ -763,6 +844,7 @@ int stream_barrier(enum barrier barrier, const char *text) {
         pthread_mutex_unlock(&stream.lock);
         return ENOTCONN;
     }
+    make_room();
     waiter.seq = message.frame.seq = ++stream.seq;
     waiter.next = stream.waiters;
     stream.waiters = &waiter;

@@ -3,6 +3,7 @@
 #include "dirty.h"
 #include "frame.h"
 #include "inode.h"
+#include "handshake.h"
 #include "session.h"
 #include <stdatomic.h>
 
@@ -60,8 +61,10 @@ void operation_end(struct operation *operation, int error); // answers, now or l
 
 // ---- the connection ----
 bool stream_connected(void);
-int stream_start(int fd, const char *address, const char *peer_generation); // resync mode begins with the next operation
+// Takes the link over. Resync mode begins with the next operation. Its session names the stream when the connection has to be made again.
+int stream_start(struct link *link, const char *host, const char *port, const struct peer *peer);
 void stream_lose(const char *reason);
+void stream_dismiss(const char *reason); // the peer is told, and lost
 void stream_leave(void);           // the same on purpose: nobody is told
 void stream_stop(void);            // after one of both: waits for the threads
 bool stream_switch(void);          // from here on answers wait for the peer. False: no peer any more

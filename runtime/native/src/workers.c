@@ -188,7 +188,15 @@ static void hand_out(struct worker *worker, const struct message *message, struc
 
 bool workers_apply(const struct message *message, struct block *block, size_t behind, int64_t read_at) {
     const struct frame *frame = &message->frame;
-    if (frame->op == OP_PING) return !atomic_load(&workers.failed);
+    if (frame->op == OP_PING || frame->op == OP_ASK) {
+        if (frame->op == OP_PING) answers_heard(frame->id);
+        else receive_ask(frame->id);
+        return !atomic_load(&workers.failed);
+    }
+    if (frame->seq != atomic_load(&workers.read) + 1) {
+        fail(message, EPROTO); // a gap, or what is here already
+        return false;
+    }
     struct object *object = object_find(frame->id);
     if (apply_is_of_one_file(message, object)) {
         struct worker *worker = worker_of(object);
