@@ -25,6 +25,7 @@
 
 #define ACK_FRAMES 32
 #define ACK_BYTES (256u << 10)
+#define RESUME_MS 1500 // a primary that lives dials again at once
 #define ROOM (64u << 10)
 
 static struct {
@@ -179,7 +180,7 @@ static void serve(struct link *link, const struct peer *peer) {
         if (end == END_SILENT) snprintf(why, sizeof why, "nothing heard from the primary for %d ms", silence);
         if (end != END_BROKEN || receive.stopping || workers_failed()) break;
         link_break(link);
-        link = wait_for_another(now_ms() + silence);
+        link = wait_for_another(now_ms() + (silence < RESUME_MS ? silence : RESUME_MS));
         if (link) answers_begin(link, true, receive.heard);
     }
     workers_stop();
