@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import os
 import random
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -290,3 +292,22 @@ async def test_nodes_of_which_one_encrypts_are_told_so(tmp_path: Path, binary: P
         await pair.serve()
         with pytest.raises(DataPlaneError, match="encrypted on this node and not on the other"):
             await pair.connect()
+
+
+async def test_the_end_of_a_primary_does_not_wait_for_what_nobody_will_grant(mirrored: Pair) -> None:
+    a, b = mirrored.a, mirrored.b
+    (path := a.data / "mapped").write_bytes(bytes(1 << 20))
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        await b.kill()
+        await a.told(PeerLost)
+        held = beside(lambda: (a.data / "other").write_bytes(b"never acknowledged"))
+        await a.until(lambda status: status.held > 0)
+        mapped[:4096] = b"x" * 4096
+        pid = a.process.pid
+        assert pid is not None
+        began = time.monotonic()
+        os.kill(pid, signal.SIGTERM)
+        with pytest.raises(OSError):
+            await held
+        await asyncio.wait_for(a.process.ended(), 20)
+        assert time.monotonic() - began < 15

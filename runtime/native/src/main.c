@@ -8,6 +8,7 @@
 #include "room.h"
 #include "shared.h"
 #include "state.h"
+#include "stream.h"
 #include "supervisor.h"
 #include "takeover.h"
 #include <errno.h>
@@ -255,6 +256,7 @@ int main(int count, char **arguments) {
     supervisor_watch();
     control_run();
     struct failure failure;
+    stream_refuse();
     if (module_idle(false, &failure) && module_idle(true, &failure)) say("%s", failure.message);
     supervisor_stopping();
     return 0;

@@ -44,7 +44,7 @@ static struct {
     pthread_cond_t ended;   // loss: what the watch waits for
     unsigned waiting;
     pthread_rwlock_t gate;  // operations hold it for reading; a stream begins between operations
-    bool up, threads;
+    bool up, threads, refusing;
     struct link *link; // NULL while it is made again
     bool broken;
     char host[256], port[32], session[SESSION_SIZE];
@@ -76,7 +76,7 @@ __attribute__((constructor)) static void stream_prepare(void) {
 // ---- answers to applications ----
 
 static void answer(struct operation *operation) {
-    int error = operation->error;
+    int error = operation->refused ? EIO : operation->error;
     const struct fuse_request *request = &operation->request;
     if (error) {
         reply_error(request, error);
@@ -359,7 +359,9 @@ void operation_ship(struct operation *operation, struct message *message, struct
         operation->since = metrics_now_us();
         metrics_count(COUNT_REPLICATED, message_size(message));
     }
-    if (stream.answers == ANSWER_HELD) {
+    if (stream.answers == ANSWER_HELD && stream.refusing) {
+        operation->refused = true;
+    } else if (stream.answers == ANSWER_HELD) {
         atomic_fetch_add(&operation->waits, 1);
         *stream.held_last = operation;
         stream.held_last = &operation->next;
@@ -672,7 +674,8 @@ static void lose(const char *reason, bool on_purpose) {
         activity_doubt();
     }
     for (struct operation *operation = waiting; operation; operation = operation->next) doubt(operation);
-    if (waiting && stream.answers == ANSWER_HELD) {
+    for (struct operation *operation = waiting; stream.refusing && operation; operation = operation->next) operation->refused = stream.answers == ANSWER_HELD;
+    if (waiting && stream.answers == ANSWER_HELD && !stream.refusing) {
         *stream.held_last = waiting;
         stream.held_last = stream.last;
         stream.held_count += stream.pending_count;
@@ -790,6 +793,15 @@ void stream_take_over(bool held) {
     pthread_mutex_lock(&stream.lock);
     if (held) stream.answers = ANSWER_HELD;
     pthread_mutex_unlock(&stream.lock);
+}
+
+void stream_refuse(void) {
+    pthread_mutex_lock(&stream.lock);
+    stream.refusing = true;
+    struct operation *held = take_held();
+    for (struct operation *operation = held; operation; operation = operation->next) operation->refused = true;
+    pthread_mutex_unlock(&stream.lock);
+    settle_list(held);
 }
 
 void stream_abandon(void) {

@@ -17,6 +17,7 @@ struct operation {
     struct fuse_request request;
     enum reply_kind kind;
     atomic_int waits; // local half, and the peer's or the grant's
+    bool refused;     // held, and nobody will ever grant it
     int error;        // of the local half: the application sees no other
     uint64_t seq;
     bool sync;
@@ -72,6 +73,7 @@ bool stream_enter_mirror(void);    // the barrier was answered. False: no peer a
 bool stream_between_operations(void (*work)(void)); // while none runs. False: a peer is connected or was lost, nothing was done
 int stream_alone(void);            // the grant. 0 or EBUSY (in mirror)
 void stream_take_over(bool held);  // after the death of a worker: its peer is lost
+void stream_refuse(void);          // nobody can grant any more: what would be held from here on is answered with an error
 void stream_abandon(void);         // the mount is gone: what is held is answered with an error
 enum answers stream_answers(void);
 void stream_get_status(struct stream_status *status);
