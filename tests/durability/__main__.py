@@ -73,7 +73,9 @@ def _soak(lab: Lab, seeds: list[int], end: float) -> int:
             _say(f"    PROBLEM {problem}")
         write_trials(outcomes)
         if outcome.problems:
-            lab.collect(ROOT / "build" / "reports" / "failures" / f"durability-{seed}")
+            folder = ROOT / "build" / "reports" / "failures" / f"durability-{seed}"
+            lab.collect(folder)
+            pair.clients.save_journal(folder / "journal")
             renew(pair)
     failed = [outcome.seed for outcome in outcomes if outcome.problems]
     lost = sum(len(outcome.findings.lost) for outcome in outcomes)

@@ -227,6 +227,11 @@ class ClientsOnNode:
         packed = self._client.out(f"gzip -c {self._folder}/journal | base64 -w0")
         return read_journal(_unpacked(packed))
 
+    def save_journal(self, target: Path) -> None:
+        """Copy the journal as it is to this machine, to look for the cause of a failure."""
+        if self._folder and self._client.succeeds(["test", "-e", f"{self._folder}/journal"]):
+            self._client.get(f"{self._folder}/journal", target)
+
     def abandon(self) -> None:
         """End clients that a failed trial left behind."""
         if self._running is not None:
