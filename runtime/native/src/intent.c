@@ -11,7 +11,8 @@ struct intent {
     uint32_t directory;
     int64_t seconds;
     uint32_t nanoseconds;
-    uint64_t dev, ino;
+    uint64_t dev;
+    _Atomic uint64_t ino; // counts with its dev
 };
 
 static struct intent *intents;
@@ -48,7 +49,8 @@ void intent_begin(struct fuse_request *request) {
         one->directory = request->directory->index;
         one->seconds = now.tv_sec;
         one->nanoseconds = (uint32_t)now.tv_nsec;
-        one->dev = one->ino = 0;
+        one->dev = 0;
+        atomic_store(&one->ino, 0);
         atomic_store(&one->number, number);
         request->intent = place + 1;
         return;
@@ -61,11 +63,10 @@ void intent_end(const struct fuse_request *request) {
 
 void intent_object(const struct fuse_request *request, const struct stat *st) {
     if (!request->intent) return;
-    intent_of(request)->ino = 0;
-    atomic_thread_fence(memory_order_release);
-    intent_of(request)->dev = st->st_dev;
-    atomic_thread_fence(memory_order_release);
-    intent_of(request)->ino = st->st_ino;
+    struct intent *one = intent_of(request);
+    atomic_store(&one->ino, 0);
+    one->dev = st->st_dev;
+    atomic_store(&one->ino, st->st_ino);
 }
 
 void intent_may_change(const struct fuse_request *request) { intent_object(request, &(struct stat){.st_ino = ~(ino_t)0}); }

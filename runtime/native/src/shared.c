@@ -18,7 +18,8 @@
 
 struct area {
     char name[24];
-    uint64_t at, size; // size: 0 while it is being made
+    uint64_t at;
+    _Atomic uint64_t size; // 0 while it is being made
 };
 
 struct shared {
@@ -81,8 +82,7 @@ void *shared_area(const char *name, size_t size) {
         snprintf(area->name, sizeof area->name, "%s", name);
         area->at = shared->used;
         shared->used += (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-        atomic_thread_fence(memory_order_release);
-        area->size = size;
+        atomic_store_explicit(&area->size, size, memory_order_release);
     }
     pthread_mutex_unlock(&area_lock);
     return (unsigned char *)shared + area->at;

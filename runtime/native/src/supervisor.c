@@ -15,6 +15,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+// The runtime of the thread sanitizer knows nothing of a clone: such a program has one process.
+#ifdef __SANITIZE_THREAD__
+#define SUPERVISED 0
+#else
+#define SUPERVISED 1
+#endif
+
 #define RESUME "SAFEKIT_RFS_RESUME"
 #define SHORT_LIFE_MS 100
 #define SHORT_LIVES 8 // so many workers one after another that die at once: it is no accident
@@ -105,10 +112,10 @@ void supervisor_run(char **arguments) {
     life = shared_area("supervisor", sizeof *life);
     resume_prepare(arguments);
     bool follows = resume != NULL;
-#ifdef __SANITIZE_THREAD__
-    shared_next_worker(follows); // its runtime knows nothing of a clone
-    return;
-#endif
+    if (!SUPERVISED) {
+        shared_next_worker(follows);
+        return;
+    }
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGCHLD);
@@ -179,7 +186,7 @@ static void *watch_main(void *unused) {
 }
 
 void supervisor_watch(void) {
-#ifndef __SANITIZE_THREAD__
+    if (!SUPERVISED) return;
     pthread_t thread;
     pthread_attr_t small;
     pthread_attr_init(&small);
@@ -187,7 +194,6 @@ void supervisor_watch(void) {
     pthread_attr_setstacksize(&small, 128u << 10);
     if (pthread_create(&thread, &small, watch_main, NULL)) abort();
     pthread_attr_destroy(&small);
-#endif
 }
 
 void supervisor_serving(bool serving) { atomic_store(&life->serving, serving); }
