@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from safekit.config.checks import overlap
+from safekit.config.checks_rfs import overlap
 from safekit.config.cluster import Cluster
 from safekit.config.errors import ConfigError, Problems
 from safekit.config.grammar import one_of

@@ -37,7 +37,8 @@ MIRROR = """<?xml version="1.0"?>
     <vip><interface_list><interface check="on" arpreroute="on"><real_interface>
       <virtual_addr addr="192.0.2.20" where="one_side_alias" check="on"/>
     </real_interface></interface></interface_list></vip>
-    <rfs async="second"><replicated dir="/srv/data" mode="read_only">
+    <rfs async="second" sendtimeout="2s" reiallowedbw="5000" syncat="0 1 * * *" verifyat="30 2 * * sun">
+      <replicated dir="/srv/data" mode="read_only">
       <tocheck path="marker"/><notreplicated regexpath=".*\\.tmp$"/>
     </replicated></rfs>
     <user><var name="SERVICES" value="%SERVICES%"/></user>
@@ -74,6 +75,10 @@ MIRROR_DATA = {
         },
         "rfs": {
             "async": "second",
+            "sendtimeout": "2s",
+            "reiallowedbw": 5000,
+            "syncat": "0 1 * * *",
+            "verifyat": "30 2 * * sun",
             "replicated": [
                 {
                     "dir": "/srv/data",
