@@ -94,8 +94,12 @@ async def measure(
                     results.miss(key, OURS, str(error) or repr(error))
         for key, by_system in found.items():
             for system, figure in by_system.items():
-                results.add(key, system, figure)
-                say(f"{key:14} {system:8} {figure.value:12,.1f}  {figure.more}")
+                if isinstance(figure, str):
+                    results.miss(key, system, figure)
+                    say(f"{key:14} {system:8} {figure}")
+                else:
+                    results.add(key, system, figure)
+                    say(f"{key:14} {system:8} {figure.value:12,.1f}  {figure.more}")
     return noise
 
 
