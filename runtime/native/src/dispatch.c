@@ -155,7 +155,9 @@ static bool dispatch_file(const struct fuse_request *request, struct parts parts
     case FUSE_RELEASE:
     case FUSE_RELEASEDIR: {
         struct open_file file = opened(TAKE(fuse_release_in)->fh, 0);
-        if (!parts.broken) op_release(request, &file);
+        if (parts.broken) break;
+        inode_released(inode_of(request, node));
+        op_release(request, &file);
         break;
     }
     case FUSE_FSYNC:

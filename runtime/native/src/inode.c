@@ -19,6 +19,7 @@
 static struct inode *bucket[BUCKETS];
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct inode *roots[DIRECTORY_LIMIT];
+static atomic_size_t known;
 pthread_rwlock_t namespace_lock = PTHREAD_RWLOCK_INITIALIZER;
 
 static unsigned hash(const struct directory *directory, dev_t dev, ino_t ino) {
@@ -97,6 +98,7 @@ static void bucket_add(struct inode *inode) {
     pthread_mutex_init(&inode->lock, NULL);
     inode->next = *first;
     *first = inode;
+    atomic_fetch_add(&known, 1);
 }
 
 static void open_table(void) { table = shared_area("inodes", sizeof *table); }
@@ -145,6 +147,7 @@ void inodes_close(void) {
             free(inode);
         }
     }
+    atomic_store(&known, 0);
     memset(roots, 0, sizeof roots);
     pthread_mutex_unlock(&table_lock);
 }
@@ -166,6 +169,7 @@ struct inode *inode_get(const struct directory *directory, int fd, struct stat *
     if (inode) {
         inode->references++;
         record_count(inode);
+        inode->cool = false;
         // Another name of the same file may be the one that lasts: keep the latest. The number of the descriptor stays.
         if (!S_ISDIR(st->st_mode) && st->st_nlink > 1) dup3(fd, inode->fd, O_CLOEXEC);
         close(fd);
@@ -197,11 +201,44 @@ void inode_forget(struct inode *inode, uint64_t references) {
     while (*link != inode) link = &(*link)->next;
     *link = inode->next;
     record_drop(inode);
+    atomic_fetch_sub(&known, 1);
     pthread_mutex_unlock(&table_lock);
     stream_unbind(inode);
     close(inode->fd);
     pthread_mutex_destroy(&inode->lock);
     free(inode);
+}
+
+// ---- what nobody uses ----
+
+size_t inodes_known(void) { return atomic_load(&known); }
+
+size_t inodes_cold(struct inode **cold, size_t room) {
+    static unsigned hand;
+    size_t found = 0;
+    pthread_mutex_lock(&table_lock);
+    // Twice round: who is not asked for between two visits is cold.
+    for (unsigned visited = 0; visited < 2 * BUCKETS && found < room; visited++) {
+        hand = (hand + 1) & (BUCKETS - 1);
+        for (struct inode *inode = bucket[hand]; inode && found < room; inode = inode->next) {
+            if (S_ISDIR(inode->type) || atomic_load(&inode->opened)) continue;
+            if (inode->cool) {
+                inode->references++;
+                cold[found++] = inode;
+            }
+            inode->cool = true;
+        }
+    }
+    pthread_mutex_unlock(&table_lock);
+    return found;
+}
+
+void inode_opened(struct inode *inode) { atomic_fetch_add(&inode->opened, 1); }
+
+// A count that a worker before this one began is not known here.
+void inode_released(struct inode *inode) {
+    unsigned opened = inode ? atomic_load(&inode->opened) : 0;
+    while (opened && !atomic_compare_exchange_weak(&inode->opened, &opened, opened - 1)) continue;
 }
 
 void inode_lock(struct inode *inode) {
@@ -266,19 +303,27 @@ static char *search(int directory, const struct inode *inode, const char *prefix
     return found;
 }
 
-char *inode_path(struct inode *inode) {
+char *inode_known_path(const struct inode *inode) {
     char root[PATH_MAX], path[PATH_MAX];
     ssize_t root_size = descriptor_path(inode->directory->root, root);
     ssize_t size = descriptor_path(inode->fd, path);
     if (root_size < 0 || size < 0) return NULL;
     if (root_size == 1) root_size = 0; // the root of a mount space of its own
     struct stat st;
-    if (size >= root_size && strncmp(path, root, (size_t)root_size) == 0 && (path[root_size] == '/' || !path[root_size])) {
-        const char *inside = path + root_size;
-        while (*inside == '/') inside++;
-        int error = *inside ? fstatat(inode->directory->root, inside, &st, AT_SYMLINK_NOFOLLOW) : fstat(inode->directory->root, &st);
-        if (!error && st.st_ino == inode->ino && st.st_dev == inode->dev && !select_excludes_path(inode->directory, inside, inode->type)) return must(strdup(inside));
-    }
+    if (size < root_size || strncmp(path, root, (size_t)root_size) != 0 || (path[root_size] != '/' && path[root_size])) return NULL;
+    const char *inside = path + root_size;
+    while (*inside == '/') inside++;
+    int error = *inside ? fstatat(inode->directory->root, inside, &st, AT_SYMLINK_NOFOLLOW) : fstat(inode->directory->root, &st);
+    return !error && st.st_ino == inode->ino && st.st_dev == inode->dev ? must(strdup(inside)) : NULL;
+}
+
+char *inode_path(struct inode *inode) {
+    struct stat st;
+    errno = 0;
+    char *known = inode_known_path(inode);
+    if (known && !select_excludes_path(inode->directory, known, inode->type)) return known;
+    free(known);
+    if (!known && errno == ENAMETOOLONG) return NULL;
     if (local_stat(inode->fd, &st) || st.st_nlink == 0 || S_ISDIR(st.st_mode)) {
         errno = ENOENT;
         return NULL;

@@ -1,6 +1,7 @@
 // The objects that the kernel knows of, on the primary: one O_PATH descriptor each.
 #pragma once
 #include "dirty.h"
+#include <stdatomic.h>
 
 struct inode {
     struct inode *next;
@@ -11,6 +12,8 @@ struct inode {
     ino_t ino;
     mode_t type; // S_IFMT
     int fd;
+    bool cool;             // nobody asked for it since trim.c last looked
+    atomic_uint opened;    // how often it is open
     unsigned char selection; // enum selection; select.h
     pthread_mutex_t lock; // regular files: held from the local modification to its place in the stream. All else: namespace_lock
     uint64_t remote_id;   // its name on the wire ...
@@ -37,5 +40,11 @@ uint64_t inode_key(const struct inode *inode);
 bool inode_name_fits(const struct inode *parent, const char *name);
 // Path inside its directory ("" for the root), allocated. NULL with errno; ENOENT: it has no name any more.
 char *inode_path(struct inode *inode);
+char *inode_known_path(const struct inode *inode); // the same without a search for another of its names
+size_t inodes_known(void);
+// Up to `room` files that nobody has open and nobody asked for lately; each counts one more reference.
+size_t inodes_cold(struct inode **cold, size_t room);
+void inode_opened(struct inode *inode);
+void inode_released(struct inode *inode);
 // The directory that holds it, or that it is: a resync will look there. 0, ENOENT: it has no name and nothing needs to be found, or an error.
 int inode_place(struct inode *inode, struct place *place);

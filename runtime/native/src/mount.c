@@ -2,6 +2,7 @@
 #include "mount.h"
 #include "inode.h"
 #include "session.h"
+#include "trim.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,6 +76,7 @@ int mount_release(int timeout_ms, bool force) {
         }
         if (mounted[i] && !force) {
             // Those that were unmounted already are served again: nothing half done.
+            trim_stop();
             for (unsigned j = i + 1; j < options.directories; j++) {
                 session_end(&options.directory[j]);
                 int again = mount_one(j);
@@ -94,6 +96,7 @@ int mount_release(int timeout_ms, bool force) {
 }
 
 void mount_close(void) {
+    trim_stop();
     for (unsigned i = 0; i < options.directories; i++) session_end(&options.directory[i]);
     serving = false;
 }

@@ -49,4 +49,4 @@ uint32_t metadata_mark(const struct inode *inode);
 mode_t mode_without_privileges(const struct fuse_request *request, const struct stat *st);
 // A file without a name got its first one: the peer, which does not know it, gets it whole. With its lock and namespace_lock held.
 void ship_whole(struct operation *operation, struct inode *inode, struct inode *parent, const char *name);
-int open_below(const struct inode *inode, struct open_file *file);
+int open_below(struct inode *inode, struct open_file *file);

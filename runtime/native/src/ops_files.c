@@ -14,19 +14,25 @@ static int flags_below(int flags) {
     return (flags & ~(O_TMPFILE | O_APPEND | O_TRUNC | O_DIRECT | O_SYNC | O_DSYNC | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOATIME)) | O_NOCTTY;
 }
 
-int open_below(const struct inode *inode, struct open_file *file) {
+int open_below(struct inode *inode, struct open_file *file) {
     int fd = room_reopen(inode->fd, flags_below(file->flags));
     if (fd < 0) return errno;
     shared_keep(fd);
+    inode_opened(inode);
     file->handle = (uint64_t)fd;
     file->answer_flags = FOPEN_KEEP_CACHE;
     return 0;
 }
 
 void op_open(const struct fuse_request *request, uint64_t node, struct open_file *file) {
-    int error = open_below(inode_of(request, node), file);
-    if (error) reply_error(request, error);
-    else if (!reply_open(request, file)) close((int)file->handle);
+    struct inode *inode = inode_of(request, node);
+    int error = open_below(inode, file);
+    if (error) {
+        reply_error(request, error);
+    } else if (!reply_open(request, file)) {
+        inode_released(inode);
+        close((int)file->handle);
+    }
 }
 
 void op_read(const struct fuse_request *request, size_t size, off_t offset, const struct open_file *file) {

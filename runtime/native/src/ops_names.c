@@ -7,6 +7,7 @@
 #include "resync.h"
 #include "room.h"
 #include "select.h"
+#include "trim.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -26,6 +27,7 @@ int look_up(const struct fuse_request *request, int parent, const char *name, st
     struct inode *inode = inode_get(request->directory, fd, &entry->attr);
     if (!inode) return errno;
     entry->node = inode_node(inode);
+    trim_wanted();
     return 0;
 }
 
