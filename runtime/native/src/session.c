@@ -51,6 +51,8 @@ static struct {
 static unsigned char *buffer_new(void) {
     // All there from the beginning: a page that had to be found while the worker is being killed would cost the request its answer.
     void *buffer = mmap(NULL, BUFFER_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    // And never shared with a clone: its first byte after that would need another page.
+    if (buffer != MAP_FAILED && madvise(buffer, BUFFER_SIZE, MADV_DONTFORK)) say("a buffer cannot be kept to this process: %s", strerror(errno));
     return must(buffer == MAP_FAILED ? NULL : buffer);
 }
 
