@@ -18,6 +18,15 @@ CASES: dict[str, list[Request]] = {
         ("make_special", {"device": 0, "mode": 0o16777, "path": b"pipe", "user": 1}),
         ("make_special", {"device": 0, "mode": 0o146777, "path": b"socket", "user": 1}),
     ],
+    "who follows a killed data plane knows its open files": [
+        ("write", {"slot": 0, "seed": 1, "size": 100}),
+        ("kill_worker", {}),
+        ("write", {"slot": 0, "seed": 2, "size": 100}),
+        ("unlink", {"path": b"a"}),
+        ("kill_worker", {}),
+        ("pwrite", {"slot": 0, "seed": 3, "size": 5000, "offset": 4000}),
+        ("stat_open", {"slot": 0}),
+    ],
     "a range that no file can have is refused at once, also while zones are marked": [
         ("lose_secondary", {"killed": False}),
         ("allocate", {"mode": 3, "offset": 0, "size": 1 << 62, "slot": 0}),

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Coroutine
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safekit.replication import Connected, DataPlaneError, DataPlaneGone, PeerLost
+from safekit.replication import Connected, DataPlaneError, DataPlaneGone, Status
 from tests.native.pair import Pair, Side, in_mirror
 
 Result = TypeVar("Result")
@@ -49,6 +50,7 @@ class Ground:
         self._thread.start()
         self._watch: asyncio.TimerHandle | None = None
         self._granting: asyncio.Task[None] | None = None
+        self._granted: Side | None = None
         self.build()
 
     def do(self, work: Coroutine[Any, Any, Result], seconds: float = 120.0) -> Result:
@@ -175,6 +177,7 @@ class Ground:
 
     async def _rejoin(self, full: bool, waits: bool = True) -> Connected:
         await self._stop_granting()
+        self._granted = self.primary
         self._granting = asyncio.create_task(self._grant(self.primary))
         await self.secondary.plane.secondary("127.0.0.1", self.pair.port, generation="0")
         connected = await self.primary.plane.connect("127.0.0.1", self.pair.port, generation=self._next(), full=full)
@@ -207,18 +210,44 @@ class Ground:
         await self.secondary.restart()
         await self._rejoin(full=False)
 
+    def kill_worker(self) -> None:
+        """The process behind the mount is killed; another one follows it, and the mirror comes back. Files stay open."""
+        self.do(self._kill_worker())
+
+    async def _kill_worker(self) -> None:
+        plane, worker = self.primary.plane, self.primary.worker
+        connected = (await plane.status()).peer in ("mirror", "resync")
+        os.kill(worker, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            while (status := await self._status()).pid == worker:
+                await asyncio.sleep(0.005)
+            while connected and status.peer != "mirror":
+                if status.peer in ("none", "lost"):
+                    with contextlib.suppress(DataPlaneError, DataPlaneGone):
+                        await plane.connect("127.0.0.1", self.pair.port, generation=self._next())
+                await asyncio.sleep(0.005)
+                status = await self._status()
+
+    async def _status(self) -> Status:
+        """Also of a worker that only begins."""
+        while True:
+            try:
+                return await self.primary.plane.status()
+            except (DataPlaneError, DataPlaneGone):
+                await asyncio.sleep(0.005)
+
     async def _grant(self, side: Side) -> None:
         """The controller: whoever lost its secondary goes on alone."""
-        while True:
-            await side.told(PeerLost, 1e9)
+        while self._granted is side:
             with contextlib.suppress(DataPlaneError, DataPlaneGone):
-                await side.plane.alone(generation=self._next())
+                if (await side.plane.status()).peer == "lost":
+                    await side.plane.alone(generation=self._next())
+            await asyncio.sleep(0.02)
 
     async def _stop_granting(self) -> None:
+        self._granted = None
         if self._granting is not None:
-            self._granting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._granting
+            await self._granting
         self._granting = None
 
     def _next(self) -> str:

@@ -245,7 +245,7 @@ plans = st.lists(lost | turned, min_size=1, max_size=3)
 
 
 class FilesAndFaults(Files):
-    """Requests while the pair loses its secondary, swaps its roles, or loses its primary."""
+    """Requests while the pair loses its secondary, swaps its roles, or loses its primary or the process behind the mount."""
 
     @initialize(plan=plans)
     def plan(self, plan: list[tuple[Fault, ...]]) -> None:

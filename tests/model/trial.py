@@ -27,7 +27,7 @@ PREPARED: tuple[Request, ...] = (
     ("open", {"slot": 1, "path": b"d/a", "flags": _CREATE, "mode": 0o666, "umask": 0}),
 )
 """What every sequence begins with."""
-FAULTS = ("lose_secondary", "rejoin", "swap", "take_over")
+FAULTS = ("lose_secondary", "rejoin", "swap", "take_over", "kill_worker")
 
 
 class Difference(AssertionError):
@@ -73,7 +73,7 @@ class Trial:
         closes = fault in ("swap", "take_over")
         if closes:
             self._close()
-        if fault == "rejoin":
+        if fault in ("rejoin", "kill_worker"):
             self.resynchronised = True
         try:
             getattr(self.ground, fault)(**arguments)
