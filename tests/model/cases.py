@@ -14,6 +14,13 @@ CASES: dict[str, list[Request]] = {
         ("pwrite", {"offset": 0, "seed": 0, "size": 10, "slot": 0, "user": 1}),
         ("stat_open", {"slot": 0}),
     ],
+    "what changes a file takes its set-id bits away, whatever the request": [
+        ("chmod", {"path": b"a", "mode": 0o6777}),
+        ("allocate", {"mode": 1, "offset": 1, "size": 4097, "slot": 0, "user": 1}),
+        ("chmod", {"path": b"d/a", "mode": 0o6777}),
+        ("copy_range", {"slot": 1, "source": 0, "source_offset": 0, "size": 100, "offset": 0, "user": 1}),
+        ("stat_open", {"slot": 1}),
+    ],
     "set-id bits of a new special file are kept, whoever makes it": [
         ("make_special", {"device": 0, "mode": 0o16777, "path": b"pipe", "user": 1}),
         ("make_special", {"device": 0, "mode": 0o146777, "path": b"socket", "user": 1}),

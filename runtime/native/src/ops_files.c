@@ -113,6 +113,16 @@ void op_fsync(const struct fuse_request *request, uint64_t node, bool data_only,
     operation_end(operation, error);
 }
 
+// The kernel says of writes and truncations whose set-id bits go, not of these: without the right of root to keep them they do.
+static void kill_privileges(const struct fuse_request *request, struct inode *inode, int fd) {
+    struct stat st;
+    if (request->uid == 0 || fstat(fd, &st)) return;
+    mode_t mode = mode_without_privileges(request, &st);
+    if (mode == st.st_mode || fchmod(fd, mode & 07777)) return;
+    struct message message = {.frame = {.op = OP_SETATTR, .valid = SET_MODE, .mode = mode}};
+    stream_send(&message, inode, false);
+}
+
 void op_fallocate(const struct fuse_request *request, uint64_t node, int mode, off_t offset, off_t length, const struct open_file *file) {
     struct inode *inode = inode_of(request, node);
     int fd = (int)file->handle;
@@ -125,6 +135,7 @@ void op_fallocate(const struct fuse_request *request, uint64_t node, int mode, o
     if (!error && fstat(fd, &st) == 0) {
         struct message message = {.frame = {.op = OP_FALLOCATE, .mode = (uint32_t)mode, .offset = (uint64_t)offset, .size = (uint64_t)length}};
         object_times(&message, &st);
+        kill_privileges(request, inode, fd);
         operation_ship(operation, &message, inode, NULL, false);
     }
     if (error) ship_times(operation, inode, fd);
@@ -154,7 +165,7 @@ void op_copy_file_range(const struct fuse_request *request, int source, off_t so
         if (written < 0) error = errno;
         else operation->written += (size_t)written;
         if (written < got) last = true;
-        if (written > 0) error = ship_bytes(operation, inode, target, request->room, (size_t)written, offset + (off_t)done, false, NULL, last);
+        if (written > 0) error = ship_bytes(operation, inode, target, request->room, (size_t)written, offset + (off_t)done, false, request->uid ? request : NULL, last);
         inode_unlock(inode);
         if (error) break;
     }
