@@ -16,12 +16,14 @@ from tests.system.product import safekit, wait_state
 _RFS = f"""\
 unit=safekit-rfs@{NAME}.service
 main=$(systemctl show --property=MainPID --value $unit)
-all=$(cat /sys/fs/cgroup$(systemctl show --property=ControlGroup --value $unit)/cgroup.procs)
+group=/sys/fs/cgroup$(systemctl show --property=ControlGroup --value $unit)
+all=$(cat "$group/cgroup.procs")
 others=$(for p in $all; do [ $p = $main ] || echo $p; done)
 """
 
 _KILLS = {
-    "rfs": f"{_RFS} kill -9 $all",
+    # At one instant: of two that die one after the other the second has started another first.
+    "rfs": f'{_RFS} echo 1 >"$group/cgroup.kill"',
     "rfs-main": f"{_RFS} kill -9 $main",
     "rfs-worker": f"{_RFS} kill -9 ${{others:-$main}}",
     "safekitd": "kill -9 $(systemctl show --property=MainPID --value safekitd)",
