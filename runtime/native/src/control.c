@@ -199,6 +199,7 @@ static void put_status(struct line *line) {
 // What this process measured, whatever its role is. Rates are per second over the last three seconds; a percentile is the upper bound of its
 // bucket, bucket i of a histogram counts times below 2^i microseconds.
 static void put_stats(struct line *line) {
+    put_number(line, "resync_directories_count", (int64_t)resync_progress().directories);
     static const struct {
         enum histogram histogram;
         const char *name;

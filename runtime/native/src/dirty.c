@@ -124,6 +124,8 @@ static bool add_mark(const struct touch *touch, bool *unknown) {
         if (!everything && last > 0 && zones_add(&dirty.set.zones, touch->directory, touch->key, first ? first : 1, last)) news = true;
         if (news && !everything) dirty.bytes += zone_start(last + 1) - zone_start(first);
     }
+    // A directory that was marked below another one is looked into by its own place: its listing may be sent before anybody comes by.
+    if (news && !touch->size && !(flags & MARK_CONTENT)) *unknown = true;
     if (!news) return false;
     if (!before) dirty.count++;
     marks_add(&dirty.set.marks, touch->directory, touch->key, flags);

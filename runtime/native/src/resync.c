@@ -174,7 +174,10 @@ static void send_listing(struct inode *inode) {
 }
 
 void resync_ensure_listed(struct inode *inode) {
-    if (todo_get(inode->directory->index, inode_key(inode)) & (MARK_LIST | MARK_TREE)) send_listing(inode);
+    if (!(todo_get(inode->directory->index, inode_key(inode)) & (MARK_LIST | MARK_TREE))) return;
+    send_listing(inode);
+    // It has no mark any more that would lead a walk to what is marked below it.
+    if (!resync.everywhere) resync_moved(inode);
 }
 
 void resync_ensure_parents(const struct directory *directory, const char *path) {
@@ -435,6 +438,9 @@ static void report(void) {
 
 // This directory; below it what is marked, and everything when the whole tree is walked.
 static void walk(struct inode *inode) {
+    pthread_mutex_lock(&resync.lock);
+    resync.progress.directories++;
+    pthread_mutex_unlock(&resync.lock);
     const struct directory *directory = inode->directory;
     if (todo_get(directory->index, inode_key(inode)) & (MARK_LIST | MARK_TREE | MARK_META)) {
         pthread_rwlock_wrlock(&namespace_lock);
@@ -586,7 +592,8 @@ static void enter_mirror(void) {
         return;
     }
     if (stream_enter_mirror()) {
-        say("in mirror");
+        struct progress p = resync_progress();
+        say("in mirror: %llu directories read, %llu files compared", (unsigned long long)p.directories, (unsigned long long)p.files_done);
         event_send("in_mirror", (char *)NULL);
     }
 }

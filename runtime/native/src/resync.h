@@ -8,6 +8,7 @@ struct progress {
     const char *phase; // "" when there is none
     uint64_t files_done, files_total, bytes_done, bytes_total, rate;
     int64_t eta;
+    uint64_t directories; // read, each time
 };
 
 // `doubtful`: the peer was primary, or lost its memory: it may lack what nobody here changed.

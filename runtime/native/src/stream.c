@@ -43,6 +43,7 @@ static struct {
     pthread_cond_t changed; // space, answers, loss; nobody is woken who does not wait
     pthread_cond_t ended;   // loss: what the watch waits for
     unsigned waiting;
+    unsigned turns;         // how often a mirror emptied the dirty set
     pthread_rwlock_t gate;  // operations hold it for reading; a stream begins between operations
     bool up, threads, refusing;
     struct link *link; // NULL while it is made again
@@ -293,9 +294,14 @@ static void touches(struct operation *operation, struct touch touch, struct inod
     if (operation->marks < OPERATION_MARKS) operation->touch[operation->marks++] = touch;
     // What is excluded is not marked, but the operation remembers it: it may be moved to what is replicated before the operation gets its lock.
     if (!inside && select_inode(at)) return;
-    bool hot = activity_is_hot(&touch, operation->epoch), mirror = stream_answers() == ANSWER_PEER;
+    bool hot = activity_is_hot(&touch, operation->epoch), mirror;
+    pthread_mutex_lock(&stream.lock);
+    mirror = stream.answers == ANSWER_PEER;
+    unsigned turn = stream.turns;
+    pthread_mutex_unlock(&stream.lock);
     bool unknown = !mirror && dirty_touch(&touch);
     operation->untracked = operation->untracked || mirror;
+    if (operation->marks == 1) operation->turn = turn;
     if (hot && !unknown) return;
     struct place place;
     int error = inode_place(at, &place);
@@ -346,7 +352,7 @@ void operation_ship(struct operation *operation, struct message *message, struct
     if (!select_ships(message, &object, &second)) return;
     bool reserved = reserve(object, second, named);
     // It began in mirror, and the mirror has ended since.
-    if (operation->untracked && stream.answers != ANSWER_PEER) doubt(operation);
+    if ((operation->untracked || operation->turn != stream.turns) && stream.answers != ANSWER_PEER) doubt(operation);
     if (!reserved && !stream.up && stream.answers != ANSWER_HELD) {
         pthread_mutex_unlock(&stream.lock);
         return;
@@ -755,6 +761,7 @@ bool stream_enter_mirror(void) {
         stream.answers = ANSWER_PEER;
         held = take_held();
         dirty_restart();
+        stream.turns++;
         activity_mode(ACTIVITY_MIRROR);
     }
     pthread_mutex_unlock(&stream.lock);

@@ -26,7 +26,8 @@ struct operation {
     struct entry entry;
     struct open_file file;
     uint64_t epoch;   // of the activity log
-    bool untracked;   // began in mirror: what it touches is not in the dirty set
+    bool untracked;   // a part of what it touches is not in the dirty set: it began in mirror ...
+    unsigned turn;    // ... or the set was emptied since, by a mirror
     unsigned marks;
     struct touch touch[OPERATION_MARKS];
 };
