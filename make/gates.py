@@ -29,7 +29,6 @@ BIN = ROOT / ".venv" / "bin"
 COLLECTION = "collections/ansible_collections/evidian/safekit"
 PYTEST = "python -m pytest --quiet -p no:cacheprovider"
 
-
 RACES = "tests/native/test_random.py tests/native/test_stream.py tests/native/test_mirror.py"
 """Where several threads of the data plane meet."""
 REPORTS = "build/sanitizers"
@@ -89,9 +88,9 @@ GATES = (
         "sanitizers",
         sanitized("address,undefined", f"{PYTEST} tests/native", "200")
         + sanitized("thread", f"{PYTEST} {RACES}", "100"),
-        limit=900,
+        limit=1500,
     ),
-    Gate("suites", ("make/prerequisites postgresql libsqlite3-dev", f"{PYTEST} tests/suites"), limit=900),
+    Gate("suites", ("make/prerequisites postgresql libsqlite3-dev", f"{PYTEST} tests/suites"), limit=1500),
     Gate("fuzz", (f"{PYTEST} tests/fuzz",)),
     Gate("network", (f"{PYTEST} tests/netns tests/pulse --timeout=300",), limit=900),
     Gate("collection-units", ("make/ansible-test units",), limit=900),
