@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks.gluster import Volume
 from safekit.replication import PeerLost
 from tests.native.pair import Pair
+from tests.native.test_dirty import give
 from tests.nodes.engine import ROOT
 
 LOCAL, BOUND, ALONE, OURS, GLUSTER = "local", "bound", "alone", "ours", "gluster"
@@ -80,6 +81,13 @@ async def scratch(where: Path) -> AsyncIterator[Path]:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
+def unencrypted(pair: Pair) -> Pair:
+    """As what it is compared with: neither the bound nor GlusterFS encrypts here."""
+    for side in (pair.a, pair.b):
+        give(side, "--encryption", "off")
+    return pair
+
+
 async def _watch(place: Place, pair: Pair) -> None:
     """A mirror that breaks holds its applications until somebody decides: here it goes on alone, and what broke it is kept."""
     place.lost = (await pair.a.told(PeerLost, 86_400)).reason
@@ -93,6 +101,8 @@ async def opened(name: str, folder: Path) -> AsyncIterator[Place]:
     async with contextlib.AsyncExitStack() as stack:
         if name in (ALONE, OURS):
             pair = Pair(folder, BINARY, ack_timeout=60.0)
+            if name == OURS:
+                unencrypted(pair)
             place = Place(name, folder, pair.a.data, pair=pair)
             sides = (pair.a,) if name == ALONE else (pair.a, pair.b)
             place.below = [os.open(side.data, os.O_RDONLY | os.O_DIRECTORY) for side in sides]

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.places import BINARY, BOUND, OURS, PROGRAMS
+from benchmarks.places import BINARY, BOUND, OURS, PROGRAMS, unencrypted
 from benchmarks.workloads import MIB, Measure, run_json
 from safekit.replication import Status
 from tests.native.pair import Pair, Side, opened
@@ -83,7 +83,7 @@ async def reintegration(folder: Path, extent: Extent) -> Found:
         found = await asyncio.to_thread(run_json, [str(PROGRAMS / "bound"), "copy", str(large), str(copy), str(MIB)])
         bound.append(found["bytes"] / found["seconds"] / 1e6)
         copy.unlink()
-        async with opened(Pair(folder / f"pair{number}", BINARY)) as pair:
+        async with opened(unencrypted(Pair(folder / f"pair{number}", BINARY))) as pair:
             os.link(large, pair.a.data / "large")
             await pair.serve()
             began = time.monotonic()

@@ -167,6 +167,7 @@ async def run(given: argparse.Namespace) -> int:
         "cores": os.cpu_count(),
         "rounds": rounds,
         "quick": given.quick,
+        "encryption": "off where something that does not encrypt is beside it",
         "files": extent.files,
         "seconds": round(time.monotonic() - began, 1),
         "foreign_load": [round(load, 3) for load in noise],
