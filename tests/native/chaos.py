@@ -102,46 +102,46 @@ class Chaos:
         finally:
             os.close(fd)
 
-    def truncate(self) -> object:
-        return os.truncate(self.path(), self.random.choice(SIZES))
+    def truncate(self) -> None:
+        os.truncate(self.path(), self.random.choice(SIZES))
 
-    def unlink(self) -> object:
-        return os.unlink(self.path())
+    def unlink(self) -> None:
+        os.unlink(self.path())
 
-    def mkdir(self) -> object:
-        return os.mkdir(self.folder())
+    def mkdir(self) -> None:
+        os.mkdir(self.folder())
 
-    def rmdir(self) -> object:
-        return os.rmdir(self.folder())
+    def rmdir(self) -> None:
+        os.rmdir(self.folder())
 
-    def rename(self) -> object:
+    def rename(self) -> None:
         kind = self.random.choice((self.path, self.path, self.folder))
-        return os.rename(kind(), kind())
+        os.rename(kind(), kind())
 
-    def link(self) -> object:
-        return os.link(self.path(), self.path(), follow_symlinks=False)
+    def link(self) -> None:
+        os.link(self.path(), self.path(), follow_symlinks=False)
 
-    def symlink(self) -> object:
-        return os.symlink(f"target{self.random.randrange(9)}", self.path())
+    def symlink(self) -> None:
+        os.symlink(f"target{self.random.randrange(9)}", self.path())
 
-    def chmod(self) -> object:
-        return os.chmod(self.anything(), self.random.choice((0o755, 0o700, 0o2775, 0o644)))
+    def chmod(self) -> None:
+        os.chmod(self.anything(), self.random.choice((0o755, 0o700, 0o2775, 0o644)))
 
-    def chown(self) -> object:
-        return os.chown(self.anything(), self.random.randrange(3), self.random.randrange(3), follow_symlinks=False)
+    def chown(self) -> None:
+        os.chown(self.anything(), self.random.randrange(3), self.random.randrange(3), follow_symlinks=False)
 
-    def utime(self) -> object:
-        return os.utime(
+    def utime(self) -> None:
+        os.utime(
             self.anything(), ns=(self.random.randrange(1 << 60), self.random.randrange(1 << 60)), follow_symlinks=False
         )
 
-    def setxattr(self) -> object:
-        return os.setxattr(
+    def setxattr(self) -> None:
+        os.setxattr(
             self.anything(), f"user.{self.random.randrange(3)}", self.random.randbytes(20), follow_symlinks=False
         )
 
-    def removexattr(self) -> object:
-        return os.removexattr(self.anything(), f"user.{self.random.randrange(3)}", follow_symlinks=False)
+    def removexattr(self) -> None:
+        os.removexattr(self.anything(), f"user.{self.random.randrange(3)}", follow_symlinks=False)
 
     def punch(self) -> object:
         fd = os.open(self.path(), os.O_RDWR | os.O_NONBLOCK)
@@ -158,9 +158,10 @@ class Chaos:
             return None
         return LIBC.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2)
 
-    def fifo(self) -> object:
+    def fifo(self) -> None:
         path = self.path()
-        return os.mkfifo(path) if self.random.random() < 0.3 else None
+        if self.random.random() < 0.3:
+            os.mkfifo(path)
 
     def hold_open(self) -> object:
         path = self.path()
@@ -172,8 +173,9 @@ class Chaos:
         content = self.content()
         return os.pwrite(self.random.choice(self.open_files), content, 10) if self.open_files else None
 
-    def let_go(self) -> object:
-        return os.close(self.open_files.pop(0)) if self.open_files else None
+    def let_go(self) -> None:
+        if self.open_files:
+            os.close(self.open_files.pop(0))
 
 
 class Background:
