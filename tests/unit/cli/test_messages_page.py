@@ -9,9 +9,10 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_every_explained_message_is_one_that_the_runtime_writes() -> None:
-    sources = "\n".join(file.read_text() for file in (ROOT / "runtime" / "src" / "safekit").rglob("*.py"))
-    # A message may be written over two lines of source.
-    sources = re.sub(r'"\n\s*f?"', "", sources)
+    runtime = ROOT / "runtime"
+    files = [*(runtime / "src" / "safekit").rglob("*.py"), *(runtime / "native" / "src").glob("*.c")]
+    # A message may be written over two lines of source; what stands for … differs between the languages.
+    sources = re.sub(r'"\n\s*f?"', "", "\n".join(file.read_text() for file in files))
     page = (ROOT / "docs" / "reference" / "messages.md").read_text()
     messages = [
         message for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for message in re.findall(r"`([^`]+)`", row)

@@ -7,7 +7,7 @@ import random
 from xml.sax.saxutils import quoteattr
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
@@ -235,6 +235,7 @@ VALIDATORS = {name: _type_schema(name) for name in TYPES}
 
 @settings(max_examples=1000, deadline=None)
 @given(name=st.sampled_from(sorted(TYPES)), text=TEXTS)
+@example(name="identifier", text="A\xa0")
 def test_a_value_that_is_read_is_a_value_of_the_schema(name: str, text: str) -> None:
     try:
         TYPES[name].read(text)

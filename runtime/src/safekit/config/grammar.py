@@ -21,6 +21,8 @@ from safekit.config.crontab import crontab
 SCHEMAS = Path(__file__).parent / "schema"
 _XS = "{http://www.w3.org/2001/XMLSchema}"
 _SK = "{urn:evidian:safekit:facts}"
+_WHITE_SPACE = re.compile("[ \t\r\n]+")
+"""Of XML: a space that does not break is a character like any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Attribute:
     def read(self, text: str) -> object:
         """The typed value of a text; raises `values.BadValue`."""
         kind = self.type
-        text = " ".join(text.split()) if kind.collapse else text
+        text = _WHITE_SPACE.sub(" ", text).strip(" ") if kind.collapse else text
         if kind.choices and text not in kind.choices:
             raise values.BadValue("no such value", expected=one_of(kind.choices))
         if len(text) < kind.shortest or not all(pattern.fullmatch(text) for pattern in kind.patterns):
