@@ -28,7 +28,8 @@ bool ring_fits(const struct ring *ring, size_t size) {
 void ring_append(struct ring *ring, const struct message *message, bool busy) {
     size_t size = message_size(message);
     if (!busy && ring->appended == ring->released) ring_reset(ring);
-    if (!ring->wrapped && (ring->head + size > ring->size || (ring->head >= WRAP_EARLY && fits_at_beginning(ring, size)))) {
+    // Early only where everything fits that the owner may append before it looks for room again.
+    if (!ring->wrapped && (ring->head + size > ring->size || (ring->head >= WRAP_EARLY && fits_at_beginning(ring, RING_RESERVE)))) {
         ring->end = ring->head;
         ring->head = 0;
         ring->wrapped = 1;
@@ -71,6 +72,7 @@ void ring_release(struct ring *ring, uint64_t applied) {
 }
 
 void ring_rewind(struct ring *ring, uint64_t applied) {
+    ring->sent_total = ring->appended; // the peer may have more than the broken connection said
     ring_release(ring, applied);
     if (ring->wrapped && ring->tail == ring->end) {
         ring->tail = 0;

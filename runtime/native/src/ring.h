@@ -6,6 +6,8 @@
 #pragma once
 #include "frame.h"
 
+#define RING_RESERVE (1536u << 10) // more than the longest frame and what binds its objects: what may be appended where ring_fits() said so
+
 struct ring {
     uint64_t size, head, tail, sent, end; // offsets; end: of what lies before a wrap
     uint64_t appended, sent_total, released; // bytes since the reset

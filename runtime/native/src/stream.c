@@ -24,7 +24,6 @@
 #include <unistd.h>
 
 #define RING_SIZE (16u << 20)
-#define RESERVE (1536u << 10) // more than the longest frame and what binds its objects
 #define DIAL_MS 500
 #define REDIAL_MS 50
 #define GOODBYE_BEHIND 8192u
@@ -162,7 +161,7 @@ static void flush_queue(void) {
 
 // With stream.lock held, before and after.
 static void make_room(void) {
-    while (stream.up && !ring_fits(stream.ring, RESERVE)) {
+    while (stream.up && !ring_fits(stream.ring, RING_RESERVE)) {
         if (!stream.sending && !stream.broken && ring_queued(stream.ring)) {
             pthread_mutex_unlock(&stream.lock);
             flush_queue();
@@ -607,7 +606,7 @@ static void *watch_main(void *unused) {
         } else if (stream.applied < stream.seq && resync_active() && now - stream.progress_at > RESYNC_SILENCE_MS) {
             snprintf(reason, sizeof reason, "the resynchronisation made no progress for %d s", RESYNC_SILENCE_MS / 1000);
         }
-        bool beat = now - beaten >= HEARTBEAT_MS && !stream.broken && ring_fits(stream.ring, RESERVE);
+        bool beat = now - beaten >= HEARTBEAT_MS && !stream.broken && ring_fits(stream.ring, RING_RESERVE);
         if (beat && !*reason) {
             struct message ping = {.frame = {.op = OP_PING, .seq = stream.seq, .id = stream.applied}};
             append(&ping);
