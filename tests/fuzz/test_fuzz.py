@@ -1,4 +1,4 @@
-"""What reads the network and the disk holds against anything: the kept inputs, and a bounded search for new ones.
+"""What reads the network and the disk holds against anything, the ring against any use: kept inputs, and a search for new ones.
 
 SAFEKIT_FUZZ_SECONDS is the time for each target (10), SAFEKIT_FUZZ_SEED repeats a search. An input that a target died of is
 printed; it belongs into corpus/TARGET with the change that cures it.
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "fuzz"
 SECONDS = os.environ.get("SAFEKIT_FUZZ_SECONDS", "10")
 SEED = os.environ.get("SAFEKIT_FUZZ_SEED", str(random.SystemRandom().randrange(1 << 32)))
-TARGETS = ("frame", "state", "dirty", "activity")
+TARGETS = ("frame", "state", "dirty", "activity", "ring")
 
 
 @pytest.fixture(scope="session")
