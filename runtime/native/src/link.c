@@ -1,14 +1,13 @@
-// An SSL object is not for two threads at once, so its descriptor does not block: whoever would have to wait does so outside of the lock.
-// No tickets and no renegotiation: after the handshake both directions carry records of data only, which the kernel can encrypt where it knows TLS.
+// Sending and receiving share nothing, so neither waits for the other: plain, both are one call of the kernel; encrypted, each has its own keys
+// and its own buffer beside that call.
 #include "link.h"
+#include "tls.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <openssl/err.h>
-#include <openssl/hmac.h>
-#include <openssl/ssl.h>
+#include <openssl/crypto.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,21 +16,30 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#define TLS_READ_BUFFER (256u << 10)
-#define TLS_PIECE (64u << 10) // encrypted under the lock at once
+#define SEALED_PIECE (64u << 10) // the other end opens it while the next one is sealed
+#define RECEIVE_BUFFER (256u << 10)
 
 struct link {
-    int fd, limit_ms;
-    SSL *ssl;
-    pthread_mutex_t lock;
-    char cipher[64];
+    int fd;
+    bool encrypted;
+    struct {
+        struct records *records;
+        unsigned char *sealed;
+    } out;
+    struct {
+        struct records *records;
+        unsigned char *bytes;  // records, as they came
+        size_t start, used;
+        unsigned char *opened; // what the last caller had no room for
+        size_t left;
+        bool ended;
+    } in;
 };
 
 struct link *link_open(int fd) {
     struct link *link = must(calloc(1, sizeof *link));
     int one = 1;
     link->fd = fd;
-    pthread_mutex_init(&link->lock, NULL);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
     return link;
@@ -39,9 +47,11 @@ struct link *link_open(int fd) {
 
 void link_close(struct link *link) {
     if (!link) return;
-    SSL_free(link->ssl);
+    records_close(link->out.records);
+    records_close(link->in.records);
+    free(link->out.sealed);
+    free(link->in.bytes);
     close(link->fd);
-    pthread_mutex_destroy(&link->lock);
     free(link);
 }
 
@@ -51,148 +61,50 @@ void link_break_reading(struct link *link) { shutdown(link->fd, SHUT_RD); }
 
 void link_limit(struct link *link, int milliseconds) {
     struct timeval limit = {.tv_sec = milliseconds / 1000, .tv_usec = milliseconds % 1000 * 1000};
-    link->limit_ms = milliseconds;
     setsockopt(link->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     setsockopt(link->fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
 }
 
-const char *link_cipher(const struct link *link) { return link->cipher; }
-
-// ---- encryption ----
-
-static void secret(unsigned char out[32]) {
-    static const unsigned char label[] = "replication: secret of TLS 1.3";
-    unsigned size = 32;
-    HMAC(EVP_sha256(), options.key, (int)options.key_size, label, sizeof label - 1, out, &size);
-}
-
-static SSL_SESSION *make_session(SSL *ssl) {
-    unsigned char key[32];
-    secret(key);
-    // AES-128-GCM: the fastest where the processor helps, and what every kernel with TLS knows.
-    static const unsigned char aes128_gcm_sha256[] = {0x13, 0x01};
-    const SSL_CIPHER *cipher = SSL_CIPHER_find(ssl, aes128_gcm_sha256);
-    SSL_SESSION *session = SSL_SESSION_new();
-    if (session && cipher && SSL_SESSION_set1_master_key(session, key, sizeof key) && SSL_SESSION_set_cipher(session, cipher) &&
-        SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION))
-        return session;
-    SSL_SESSION_free(session);
-    return NULL;
-}
-
-static const unsigned char identity[] = "safekit";
-
-static int offer_secret(SSL *ssl, const EVP_MD *digest, const unsigned char **id, size_t *id_size, SSL_SESSION **session) {
-    (void)digest;
-    *session = make_session(ssl);
-    *id = identity;
-    *id_size = sizeof identity - 1;
-    return *session != NULL;
-}
-
-static int find_secret(SSL *ssl, const unsigned char *id, size_t id_size, SSL_SESSION **session) {
-    *session = NULL;
-    if (id_size != sizeof identity - 1 || memcmp(id, identity, id_size) != 0) return 1;
-    *session = make_session(ssl);
-    return *session != NULL;
-}
-
-static SSL_CTX *context(void) {
-    static SSL_CTX *made;
-    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    pthread_mutex_lock(&lock);
-    if (!made) {
-        SSL_CTX *fresh = must(SSL_CTX_new(TLS_method()));
-        SSL_CTX_set_min_proto_version(fresh, TLS1_3_VERSION);
-        SSL_CTX_set_ciphersuites(fresh, "TLS_AES_128_GCM_SHA256");
-        SSL_CTX_set_options(fresh, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_ENABLE_KTLS);
-        SSL_CTX_set_num_tickets(fresh, 0);
-        SSL_CTX_set_session_cache_mode(fresh, SSL_SESS_CACHE_OFF);
-        SSL_CTX_set_mode(fresh, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
-        SSL_CTX_set_read_ahead(fresh, 1);
-        SSL_CTX_set_default_read_buffer_len(fresh, TLS_READ_BUFFER);
-        SSL_CTX_set_psk_use_session_callback(fresh, offer_secret);
-        SSL_CTX_set_psk_find_session_callback(fresh, find_secret);
-        made = fresh;
-    }
-    pthread_mutex_unlock(&lock);
-    return made;
-}
-
-// Waits until the connection can go on. False: the limit has passed, or it broke.
-static bool wait_for(const struct link *link, int error, int limit_ms) {
-    struct pollfd wait = {link->fd, error == SSL_ERROR_WANT_WRITE ? POLLOUT : POLLIN, 0};
-    for (;;) {
-        int ready = poll(&wait, 1, limit_ms ? limit_ms : -1);
-        if (ready > 0) return true;
-        if (ready < 0 && errno == EINTR) continue;
-        if (!ready) errno = EAGAIN;
-        return false;
-    }
-}
-
 bool link_encrypt(struct link *link, bool accepts, char *why, size_t why_size) {
-    int limit_ms = link->limit_ms;
-    fcntl(link->fd, F_SETFL, fcntl(link->fd, F_GETFL) | O_NONBLOCK);
-    link->ssl = must(SSL_new(context()));
-    SSL_set_fd(link->ssl, link->fd);
-    for (;;) {
-        ERR_clear_error();
-        int done = accepts ? SSL_accept(link->ssl) : SSL_connect(link->ssl);
-        if (done == 1) break;
-        int error = SSL_get_error(link->ssl, done);
-        if ((error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) && wait_for(link, error, limit_ms)) continue;
-        const char *reason = ERR_reason_error_string(ERR_peek_last_error());
-        snprintf(why, why_size, "encryption could not begin (%s): the keys of the module differ, or the other end is not this product", reason ? reason : "connection closed");
-        ERR_clear_error();
-        return false;
-    }
-    bool sends = BIO_get_ktls_send(SSL_get_wbio(link->ssl)), receives = BIO_get_ktls_recv(SSL_get_rbio(link->ssl));
-    snprintf(link->cipher, sizeof link->cipher, "%s %s%s", SSL_get_version(link->ssl), SSL_get_cipher_name(link->ssl), sends && receives ? " in the kernel" : "");
+    struct secrets secrets;
+    if (!tls_agree(link->fd, accepts, &secrets, why, why_size)) return false;
+    link->out.records = records_open(secrets.mine, true);
+    link->in.records = records_open(secrets.theirs, false);
+    OPENSSL_cleanse(&secrets, sizeof secrets);
+    link->out.sealed = must(malloc(records_room(SEALED_PIECE)));
+    link->in.bytes = must(malloc(RECEIVE_BUFFER));
+    link->encrypted = true;
     return true;
 }
 
+const char *link_cipher(const struct link *link) { return link->encrypted ? tls_cipher : ""; }
+
 // ---- bytes ----
 
-static ssize_t send_encrypted(struct link *link, const void *bytes, size_t size) {
+static ssize_t receive_some(int fd, void *bytes, size_t size) {
     for (;;) {
-        size_t done = 0;
-        pthread_mutex_lock(&link->lock);
-        ERR_clear_error();
-        int result = SSL_write_ex(link->ssl, bytes, size < TLS_PIECE ? size : TLS_PIECE, &done);
-        int error = result ? 0 : SSL_get_error(link->ssl, result);
-        pthread_mutex_unlock(&link->lock);
-        if (result) return (ssize_t)done;
-        if ((error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) || !wait_for(link, error, link->limit_ms)) return -1;
+        ssize_t n = recv(fd, bytes, size, 0);
+        if (n < 0 && errno == EINTR) continue;
+        return n;
     }
 }
 
-static ssize_t receive_encrypted(struct link *link, void *bytes, size_t size) {
-    for (;;) {
-        size_t done = 0;
-        pthread_mutex_lock(&link->lock);
-        ERR_clear_error();
-        int result = SSL_read_ex(link->ssl, bytes, size, &done);
-        int error = result ? 0 : SSL_get_error(link->ssl, result);
-        // What is decrypted already comes in one step with it.
-        while (result && done < size && SSL_pending(link->ssl)) {
-            size_t more = 0;
-            if (!SSL_read_ex(link->ssl, (char *)bytes + done, size - done, &more)) break;
-            done += more;
-        }
-        pthread_mutex_unlock(&link->lock);
-        if (result) return (ssize_t)done;
-        if (error == SSL_ERROR_ZERO_RETURN) return 0;
-        if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) {
-            errno = ECONNRESET;
-            return -1;
-        }
-        if (!wait_for(link, error, link->limit_ms)) return -1;
+static bool send_all(int fd, const unsigned char *bytes, size_t size) {
+    while (size) {
+        ssize_t n = send(fd, bytes, size, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        bytes += n;
+        size -= (size_t)n;
     }
+    return true;
 }
 
 ssize_t link_send(struct link *link, const void *bytes, size_t size) {
-    if (link->ssl) return send_encrypted(link, bytes, size);
+    if (link->encrypted) {
+        if (size > SEALED_PIECE) size = SEALED_PIECE;
+        return send_all(link->fd, link->out.sealed, records_seal(link->out.records, bytes, size, link->out.sealed)) ? (ssize_t)size : -1;
+    }
     for (;;) {
         ssize_t n = send(link->fd, bytes, size, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) continue;
@@ -200,13 +112,66 @@ ssize_t link_send(struct link *link, const void *bytes, size_t size) {
     }
 }
 
-ssize_t link_receive(struct link *link, void *bytes, size_t size) {
-    if (link->ssl) return receive_encrypted(link, bytes, size);
-    for (;;) {
-        ssize_t n = recv(link->fd, bytes, size, 0);
-        if (n < 0 && errno == EINTR) continue;
-        return n;
+static size_t give_left(struct link *link, void *bytes, size_t size) {
+    if (size > link->in.left) size = link->in.left;
+    memcpy(bytes, link->in.opened, size);
+    link->in.opened += size;
+    link->in.left -= size;
+    return size;
+}
+
+// Opens every record that is there and for whose content there is room; the first one in any case, where it lies. -1: not of the other node.
+static ssize_t open_records(struct link *link, unsigned char *bytes, size_t size) {
+    size_t done = give_left(link, bytes, size);
+    while (!link->in.ended && !link->in.left) {
+        unsigned char *record = link->in.bytes + link->in.start, *content = bytes + done;
+        ssize_t length = records_next(record, link->in.used - link->in.start);
+        if (length < 0) return -1;
+        if (!length) break;
+        bool fits = records_content((size_t)length) <= size - done;
+        if (!fits && done) break;
+        if (!fits) content = record + RECORD_HEADER;
+        size_t carried;
+        switch (records_unseal(link->in.records, record, (size_t)length, content, &carried)) {
+        case OPENED_FORGED: return -1;
+        case OPENED_END: link->in.ended = true; break;
+        case OPENED_RENEW: records_renew(link->out.records); break;
+        case OPENED_NOTHING:
+        case OPENED_DATA: break;
+        }
+        link->in.start += (size_t)length;
+        if (fits) {
+            done += carried;
+        } else {
+            link->in.opened = content;
+            link->in.left = carried;
+            done += give_left(link, bytes, size);
+        }
     }
+    return (ssize_t)done;
+}
+
+static ssize_t receive_encrypted(struct link *link, void *bytes, size_t size) {
+    for (;;) {
+        ssize_t opened = open_records(link, bytes, size);
+        if (opened > 0) return opened;
+        if (opened < 0) {
+            errno = EBADMSG;
+            return -1;
+        }
+        if (link->in.ended) return 0;
+        // Nothing complete is left, so the beginning of a record moves for nothing but a few bytes.
+        memmove(link->in.bytes, link->in.bytes + link->in.start, link->in.used - link->in.start);
+        link->in.used -= link->in.start;
+        link->in.start = 0;
+        ssize_t n = receive_some(link->fd, link->in.bytes + link->in.used, RECEIVE_BUFFER - link->in.used);
+        if (n <= 0) return n;
+        link->in.used += (size_t)n;
+    }
+}
+
+ssize_t link_receive(struct link *link, void *bytes, size_t size) {
+    return link->encrypted ? receive_encrypted(link, bytes, size) : receive_some(link->fd, bytes, size);
 }
 
 bool link_put(struct link *link, const void *bytes, size_t size) {

@@ -15,6 +15,7 @@
 #include <getopt.h>
 #include <libgen.h>
 #include <malloc.h>
+#include <openssl/crypto.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -216,6 +217,8 @@ int main(int count, char **arguments) {
     sigaddset(&set, SIGINT);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    // The end of this process must not take OpenSSL down under threads that still use it, nor forget what it keeps for them.
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
     // The kernel must not wait for our own mount when it looks for memory for us. Older kernels and containers may refuse: then it may.
     prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 

@@ -1,0 +1,13 @@
+// How two nodes that share the key of the module agree on the secrets of one connection: the handshake of TLS 1.3 with an external PSK (RFC 8446, 2.2),
+// with fresh Diffie-Hellman values, so that who learns the key later reads nothing of what was recorded before.
+#pragma once
+#include "records.h"
+
+struct secrets {
+    unsigned char mine[SECRET_SIZE], theirs[SECRET_SIZE]; // of what this end sends, and the other one
+};
+
+extern const char tls_cipher[];
+
+// On a connected descriptor that has its time limits. False: `why` is a sentence.
+bool tls_agree(int fd, bool accepts, struct secrets *secrets, char *why, size_t why_size);
