@@ -24,9 +24,10 @@ demo: prepare ## three nodes become a PostgreSQL mirror and an nginx farm, and a
 test: venv ## every gate: style, types, contracts, units, native, collection, nodes, molecule
 	@$(PY) make/gates.py
 
-soak: prepare ## random sequences and fuzzing for longer, 200 seeded schedules of faults on nodes under load, and the stall of a lost secondary (SEEDS="--first 1 --schedules 20")
-	$(STEP) "20,000 random sequences" env SAFEKIT_MODEL_SEQUENCES=20000 $(PY) -m pytest --quiet tests/model --numprocesses=2 --timeout=7200
-	$(STEP) "fuzzing, five minutes each" env SAFEKIT_FUZZ_SECONDS=300 $(PY) -m pytest --quiet tests/fuzz --timeout=600
+soak: SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+soak: prepare ## random sequences and fuzzing for longer, 200 seeded schedules of faults on nodes under load, and the stall of a lost secondary (SEED=number printed by an earlier run, SEEDS="--first 1 --schedules 20")
+	$(STEP) "20,000 random sequences, SEED=$(SEED)" env SAFEKIT_MODEL_SEED=$(SEED) SAFEKIT_MODEL_SEQUENCES=20000 $(PY) -m pytest --quiet tests/model --numprocesses=2 --timeout=7200
+	$(STEP) "fuzzing, five minutes each, SEED=$(SEED)" env SAFEKIT_FUZZ_SEED=$(SEED) SAFEKIT_FUZZ_SECONDS=300 $(PY) -m pytest --quiet tests/fuzz --timeout=600
 	@PYTHONPATH=runtime/src $(PY) -m tests.durability --stalls 10 $(SEEDS)
 
 lint: venv ## the quick gates: style, types, contracts, shell

@@ -1,13 +1,12 @@
 """What reads the network and the disk holds against anything, the ring against any use: kept inputs, and a search for new ones.
 
-SAFEKIT_FUZZ_SECONDS is the time for each target (10), SAFEKIT_FUZZ_SEED repeats a search. An input that a target died of is
-printed; it belongs into corpus/TARGET with the change that cures it.
+SAFEKIT_FUZZ_SECONDS is the time for each target (10), SAFEKIT_FUZZ_SEED which search (1); `make soak` draws a number. An input
+that a target died of is printed; it belongs into corpus/TARGET with the change that cures it.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "fuzz"
 SECONDS = os.environ.get("SAFEKIT_FUZZ_SECONDS", "10")
-SEED = os.environ.get("SAFEKIT_FUZZ_SEED", str(random.SystemRandom().randrange(1 << 32)))
+SEED = os.environ.get("SAFEKIT_FUZZ_SEED", "1")
 TARGETS = ("frame", "state", "dirty", "activity", "ring")
 
 

@@ -1,12 +1,12 @@
 """A replicated directory is a directory: random sequences of requests give what a plain directory gives, and leave equal copies.
 
-SAFEKIT_MODEL_SEQUENCES says how many sequences run (2,000), SAFEKIT_MODEL_SEED repeats a run, whose seed is printed.
+SAFEKIT_MODEL_SEQUENCES says how many sequences run (2,000), SAFEKIT_MODEL_SEED which (1): a number gives the same ones each time.
+`make soak` draws a number, and prints it.
 """
 
 from __future__ import annotations
 
 import os
-import random
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -18,7 +18,7 @@ from tests.model.machine import Files, FilesAndFaults
 from tests.model.trial import Difference, run, shrunk
 
 SEQUENCES = int(os.environ.get("SAFEKIT_MODEL_SEQUENCES", "2000"))
-SEED = int(os.environ.get("SAFEKIT_MODEL_SEED", random.SystemRandom().randrange(1 << 32)))
+SEED = int(os.environ.get("SAFEKIT_MODEL_SEED", "1"))
 SHRINK_S = 60.0
 PARTS = 10
 WITH_FAULTS = 20
