@@ -75,13 +75,13 @@ int local_tmpfile(int parent, const struct make *make) {
 
 int local_setattr(int object, const struct attributes *a) {
     struct proc_path path = proc_path(object);
+    if (a->valid & SET_SIZE && truncate(path.text, a->size)) return errno; // first: it is what may fail
     if (a->valid & (SET_UID | SET_GID)) {
         uid_t uid = a->valid & SET_UID ? a->uid : (uid_t)-1;
         gid_t gid = a->valid & SET_GID ? a->gid : (gid_t)-1;
         if (fchownat(object, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW)) return errno;
     }
     if (a->valid & SET_MODE && chmod(path.text, a->mode & 07777)) return errno;
-    if (a->valid & SET_SIZE && truncate(path.text, a->size)) return errno;
     if (a->valid & (SET_ATIME | SET_MTIME)) {
         struct timespec times[2] = {{0, UTIME_OMIT}, {0, UTIME_OMIT}};
         if (a->valid & SET_ATIME) times[0] = a->atime;

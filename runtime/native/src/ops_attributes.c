@@ -28,28 +28,32 @@ void op_statx(const struct fuse_request *request, uint64_t node, unsigned flags,
     else reply_statx(request, &attr);
 }
 
-// The request names one group; the others of the caller are asked for only here, where it is rare.
-static bool caller_is_in_group(const struct fuse_request *request, gid_t gid) {
+#define CAPABILITY_FSETID 4
+
+// The request names one group and no right; the others of the caller are asked for only here, where it is rare.
+static bool caller_keeps_group(const struct fuse_request *request, gid_t gid) {
     if (request->gid == gid) return true;
     char text[4096];
     snprintf(text, sizeof text, "/proc/%d/status", (int)request->pid);
     FILE *file = fopen(text, "re");
-    bool found = false;
-    while (file && !found && fgets(text, sizeof text, file)) {
+    if (!file) return request->uid == 0;
+    bool keeps = false;
+    while (!keeps && fgets(text, sizeof text, file)) {
+        if (strncmp(text, "CapEff:", 7) == 0) keeps = strtoull(text + 7, NULL, 16) >> CAPABILITY_FSETID & 1;
         if (strncmp(text, "Groups:", 7) != 0) continue;
-        for (char *at = text + 7, *end; !found; at = end) {
+        for (char *at = text + 7, *end; !keeps; at = end) {
             unsigned long group = strtoul(at, &end, 10);
             if (end == at) break;
-            found = group == gid;
+            keeps = group == gid;
         }
     }
-    if (file) fclose(file);
-    return found;
+    fclose(file);
+    return keeps;
 }
 
 mode_t mode_without_privileges(const struct fuse_request *request, const struct stat *st) {
     mode_t gone = S_ISUID;
-    if (st->st_mode & S_ISGID && (st->st_mode & S_IXGRP || !caller_is_in_group(request, st->st_gid))) gone |= S_ISGID;
+    if (st->st_mode & S_ISGID && (st->st_mode & S_IXGRP || !caller_keeps_group(request, st->st_gid))) gone |= S_ISGID;
     return st->st_mode & ~gone;
 }
 
@@ -78,6 +82,13 @@ static void touch_what_is_cut(struct operation *operation, struct inode *inode, 
     else if (size < st.st_size) operation_touches_range(operation, inode, size, st.st_size - size);
 }
 
+// Set-id bits go when somebody without the right to keep them truncates, and whenever a file gets an owner, the same one too: the kernel then asks for
+// nothing at all. (It says of every change of owner that they go; where root's stay is decided here.)
+static bool takes_privileges(const struct fuse_setattr_in *in, const struct attributes *wanted, const struct inode *inode) {
+    if (wanted->valid & SET_MODE || S_ISDIR(inode->type) || S_ISLNK(inode->type)) return false;
+    return in->valid & FATTR_KILL_SUIDGID || wanted->valid & (SET_UID | SET_GID) || !wanted->valid;
+}
+
 void op_setattr(const struct fuse_request *request, uint64_t node, const struct fuse_setattr_in *in) {
     struct inode *inode = inode_of(request, node);
     struct operation *operation = operation_begin(request, REPLY_ATTR);
@@ -86,12 +97,12 @@ void op_setattr(const struct fuse_request *request, uint64_t node, const struct 
     operation_touches_inode(operation, inode, metadata_mark(inode));
     if (wanted.valid & SET_SIZE) touch_what_is_cut(operation, inode, wanted.size);
     inode_lock(inode);
-    int error = local_setattr(inode->fd, &wanted);
-    if (!error && in->valid & FATTR_KILL_SUIDGID && !(wanted.valid & SET_MODE) && local_stat(inode->fd, st) == 0) {
-        // A truncation by somebody without the right to keep them takes the set-id bits away, as it does without us.
+    int error = 0;
+    if (takes_privileges(in, &wanted, inode) && !(error = local_stat(inode->fd, st)) && st->st_mode & (S_ISUID | S_ISGID)) {
         wanted.mode = mode_without_privileges(request, st);
-        if (wanted.mode != st->st_mode && chmod(proc_path(inode->fd).text, wanted.mode & 07777) == 0) wanted.valid |= SET_MODE;
+        wanted.valid |= SET_MODE; // on both sides, whatever the change of owner itself makes of them
     }
+    if (!error) error = local_setattr(inode->fd, &wanted);
     int stated = local_stat(inode->fd, st);
     if (!error) error = stated;
     if (!error && wanted.valid) {
