@@ -32,8 +32,9 @@ def processes():
             resident = int(next(line.split()[1] for line in status if line.startswith("VmRSS")))
         except (OSError, StopIteration):
             continue
-        name = next((name for name in ("safekit-rfs", "safekit-pulse", "safekitd") if any(name in word for word in
-        words[:3])), "") if name:
+        names = ("safekit-rfs", "safekit-pulse", "safekitd")
+        name = next((name for name in names if any(name in word for word in words[:3])), "")
+        if name:
             found[pid] = (name, int(fields[11]) + int(fields[12]), resident)
     return found
 before, began = processes(), time.monotonic()

@@ -1,16 +1,15 @@
 """What is compared: one directory each, served in a different way, all on one file system and alive at the same time.
 
-`local` a directory; `alone` our data plane without a peer; `ours` two of them, mirrored over the loopback; `gluster`
-GlusterFS with two copies. `bound` is no directory: it is the program `native/bound.c`, which has two of its own."""
+`local` a directory; `alone` our data plane without a peer; `ours` two of them, mirrored over the loopback, and without
+encryption, as what it is compared with; `encrypted` the same with encryption, as it is by default; `gluster` GlusterFS
+with two copies. `bound` is no directory: it is the program `native/bound.c`, which has two of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +20,14 @@ from tests.native.pair import Pair
 from tests.native.test_dirty import give
 from tests.nodes.engine import ROOT
 
-LOCAL, BOUND, ALONE, OURS, GLUSTER = "local", "bound", "alone", "ours", "gluster"
-SYSTEMS = (LOCAL, BOUND, ALONE, OURS, GLUSTER)
+LOCAL, BOUND, ALONE, OURS, ENCRYPTED, GLUSTER = "local", "bound", "alone", "ours", "encrypted", "gluster"
+SYSTEMS = (LOCAL, BOUND, ALONE, OURS, ENCRYPTED, GLUSTER)
 TITLES = {
     LOCAL: "local",
     BOUND: "loopback bound",
     ALONE: "FUSE, alone",
     OURS: "ours",
+    ENCRYPTED: "ours, encrypted",
     GLUSTER: "GlusterFS 2",
 }
 BINARY = ROOT / "runtime" / "native" / "build" / "safekit-rfs"
@@ -60,6 +60,9 @@ class Place:
             os.fsync(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(fd)
+        # and the blocks that say where its blocks are, where this machine lets us
+        with contextlib.suppress(OSError):
+            Path("/proc/sys/vm/drop_caches").write_text("1\n")
 
 
 def build() -> None:
@@ -68,17 +71,6 @@ def build() -> None:
         made = subprocess.run(["make", "-C", str(folder)], capture_output=True, text=True, check=False)
         if made.returncode:
             raise RuntimeError(f"make -C {folder} failed:\n{made.stderr}")
-
-
-@contextlib.asynccontextmanager
-async def scratch(where: Path) -> AsyncIterator[Path]:
-    """A new folder on the disk below `where` that every user may enter; gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="safekit-bench-", dir=where))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 def unencrypted(pair: Pair) -> Pair:
@@ -99,7 +91,7 @@ async def opened(name: str, folder: Path) -> AsyncIterator[Place]:
     """One place below `folder`, ready; nothing of it is left afterwards. RuntimeError says why it cannot be."""
     folder.mkdir()
     async with contextlib.AsyncExitStack() as stack:
-        if name in (ALONE, OURS):
+        if name in (ALONE, OURS, ENCRYPTED):
             pair = Pair(folder, BINARY, ack_timeout=60.0)
             if name == OURS:
                 unencrypted(pair)

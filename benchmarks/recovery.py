@@ -2,7 +2,7 @@
 needs to know so much.
 
 Only ours does these; one has a bound beside it. Each function makes a pair of its own below the folder that it is given
-and returns `{row: {system: measure}}`."""
+and tells each figure when it has it: what fails or takes too long costs only what comes after."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from benchmarks.places import BINARY, BOUND, OURS, PROGRAMS, unencrypted
+from benchmarks.places import BINARY, BOUND, ENCRYPTED, OURS, PROGRAMS, unencrypted
+from benchmarks.scratch import working
 from benchmarks.workloads import MIB, Measure, run_json
 from safekit.replication import Status
 from tests.native.pair import Pair, Side, opened
 from tests.native.test_dirty import give
 
-Found = dict[str, dict[str, Measure | str]]
-"""A text says why there is no figure."""
-Recovery = Callable[[Path, "Extent"], Awaitable[Found]]
+Tell = Callable[[str, str, Measure], None]
+"""Takes a row, a system and its figure."""
+Recovery = Callable[[Path, "Extent", Tell], Awaitable[None]]
 
 _LIMIT_S = 300.0
 _PER_FOLDER = 1000
@@ -58,18 +60,21 @@ async def alone(pair: Pair) -> None:
 
 async def _tree(folders: tuple[Path, ...], files: int) -> None:
     """The same tree of empty files in each folder."""
-    counts = (str(max(1, files // _PER_FOLDER)), str(min(files, _PER_FOLDER)))
-    making = [await asyncio.create_subprocess_exec(PROGRAMS / "files", "tree", folder, *counts) for folder in folders]
-    if any([await process.wait() for process in making]):
-        raise RuntimeError("the tree of files could not be made")
+    words = [[str(PROGRAMS / "files"), "tree", str(folder), *_counts(files)] for folder in folders]
+    making = [working(folder, partial(run_json, line)) for folder, line in zip(folders, words, strict=True)]
+    await asyncio.gather(*making)
+
+
+def _counts(files: int) -> tuple[str, str]:
+    return str(max(1, files // _PER_FOLDER)), str(min(files, _PER_FOLDER))
 
 
 # ---- one large file ----
 
 
-async def reintegration(folder: Path, extent: Extent) -> Found:
-    """MB per second of a file that the secondary lacks, until it is durable there; and of the same file by a plain copy
-    over TCP."""
+async def reintegration(folder: Path, extent: Extent, tell: Tell) -> None:
+    """MB per second of a file that the secondary lacks, until it is durable there, without encryption and with it; and
+    of the same file by a plain copy over TCP."""
     folder.mkdir()
     large = folder / "large"
     some = os.urandom(MIB)
@@ -77,40 +82,40 @@ async def reintegration(folder: Path, extent: Extent) -> Found:
         for _ in range(extent.file):
             file.write(some)
         os.fsync(file.fileno())
-    ours, bound = [], []
-    for number in range(extent.rounds):
-        copy = folder / "copy"
-        found = await asyncio.to_thread(run_json, [str(PROGRAMS / "bound"), "copy", str(large), str(copy), str(MIB)])
-        bound.append(found["bytes"] / found["seconds"] / 1e6)
-        copy.unlink()
-        async with opened(unencrypted(Pair(folder / f"pair{number}", BINARY))) as pair:
+
+    async def copied(pair: Pair) -> float:
+        async with opened(pair):
             os.link(large, pair.a.data / "large")
             await pair.serve()
             began = time.monotonic()
             await pair.connect()
             seconds, _ = await in_mirror_since(pair.a, began)
-            ours.append(extent.file * MIB / seconds / 1e6)
             await pair.a.plane.handover()
-        shutil.rmtree(folder / f"pair{number}")
-    return {"reintegration": {OURS: _median(ours), BOUND: _median(bound)}}
+        shutil.rmtree(pair.a.folder.parent)
+        return extent.file * MIB / seconds / 1e6
 
-
-def _median(values: list[float]) -> Measure:
-    ordered = sorted(values)
-    return Measure(ordered[len(ordered) // 2], {"low": ordered[0], "high": ordered[-1]})
+    for number in range(extent.rounds):
+        copy = folder / "copy"
+        words = [str(PROGRAMS / "bound"), "copy", str(large), str(copy), str(MIB)]
+        found = await working(folder, partial(run_json, words))
+        copy.unlink()
+        tell("reintegration", BOUND, Measure(found["bytes"] / found["seconds"] / 1e6))
+        tell("reintegration", OURS, Measure(await copied(unencrypted(Pair(folder / f"plain{number}", BINARY)))))
+        tell("reintegration", ENCRYPTED, Measure(await copied(Pair(folder / f"encrypted{number}", BINARY))))
 
 
 # ---- large trees ----
 
 
-async def rejoin(folder: Path, extent: Extent) -> Found:
+async def rejoin(folder: Path, extent: Extent, tell: Tell) -> None:
     """After a crash of the primary in a small tree: see `million` for a large one."""
     async with opened(Pair(folder, BINARY)) as pair:
         await _tree((pair.a.data, pair.b.data), extent.small)
         await pair.serve()
         await pair.mirror()
         seconds, share = await _crash_and_rejoin(pair, extent.small)
-        return {"rejoin": {OURS: seconds}, "rejoin-share": {OURS: share}}
+        tell("rejoin", OURS, seconds)
+        tell("rejoin-share", OURS, share)
 
 
 async def _crash_and_rejoin(pair: Pair, files: int) -> tuple[Measure, Measure]:
@@ -136,18 +141,19 @@ async def _crash_and_rejoin(pair: Pair, files: int) -> tuple[Measure, Measure]:
     return Measure(seconds, more), Measure(status.files_done / files)
 
 
-async def million(folder: Path, extent: Extent) -> Found:
-    """A tree of many files: compared whole, a hundred changes after a clean stop, known by the data plane, and after a
-    crash."""
-    found: Found = {}
+async def million(folder: Path, extent: Extent, tell: Tell) -> None:
+    """A tree of many files: compared whole, a hundred changes after a clean stop, after a crash, and known by the data
+    plane."""
     async with opened(Pair(folder, BINARY)) as pair:
         a, b = pair.a, pair.b
+        began = time.monotonic()
         await _tree((a.data, b.data), extent.files)
+        making = time.monotonic() - began
         await pair.serve()
         began = time.monotonic()
         await pair.connect()
         seconds, _ = await in_mirror_since(a, began)
-        found["compare"] = {OURS: Measure(extent.files / seconds, {"seconds": seconds})}
+        tell("compare", OURS, Measure(extent.files / seconds, {"seconds": seconds, "making_the_tree_s": making}))
 
         await alone(pair)
         await asyncio.to_thread(_change, a.data, extent.files)
@@ -156,22 +162,19 @@ async def million(folder: Path, extent: Extent) -> Found:
         connected = await pair.connect()
         seconds, status = await in_mirror_since(a, began)
         more = {"files": float(status.files_done), "walked": float(not connected.incremental)}
-        found["changed"] = {OURS: Measure(seconds, more)}
+        tell("changed", OURS, Measure(seconds, more))
 
         rejoined, share = await _crash_and_rejoin(pair, extent.files)
-        found["crash"], found["crash-share"] = {OURS: rejoined}, {OURS: share}
-        found["known"] = {OURS: await _know(b, extent.files)}
-    return found
+        tell("crash", OURS, rejoined)
+        tell("crash-share", OURS, share)
+        tell("known", OURS, await _know(b, extent.files))
 
 
-async def _know(side: Side, files: int) -> Measure | str:
+async def _know(side: Side, files: int) -> Measure:
     """MiB of a data plane whose application asked for every file of a tree."""
     before = (await side.plane.status()).memory_kb / 1024
-    counts = (str(max(1, files // _PER_FOLDER)), str(min(files, _PER_FOLDER)))
-    try:
-        looked = await asyncio.to_thread(run_json, [str(PROGRAMS / "files"), "look", str(side.data), *counts], 180.0)
-    except RuntimeError as error:
-        return str(error)
+    words = [str(PROGRAMS / "files"), "look", str(side.data), *_counts(files)]
+    looked = await working(side.folder, partial(run_json, words, 180.0))
     known = (await side.plane.status()).memory_kb / 1024
     return Measure(known, {"before_mb": before, "files_per_s": looked["look"]})
 
@@ -185,7 +188,7 @@ def _change(data: Path, files: int) -> None:
 # ---- memory of a large file ----
 
 
-async def terabyte(folder: Path, _: Extent) -> Found:
+async def terabyte(folder: Path, _: Extent, tell: Tell) -> None:
     """MiB of a data plane that tracks 20,000 scattered changes in a sparse file of 1 TiB while it is alone."""
 
     def scatter(path: Path) -> None:
@@ -201,7 +204,7 @@ async def terabyte(folder: Path, _: Extent) -> Found:
         await alone(pair)
         await asyncio.to_thread(scatter, pair.a.data / "sparse")
         status = await pair.a.plane.status()
-    return {"terabyte": {OURS: Measure(status.memory_kb / 1024)}}
+    tell("terabyte", OURS, Measure(status.memory_kb / 1024))
 
 
 def room_for(folder: Path) -> float:

@@ -55,7 +55,7 @@ class Results:
 
 def verdicts(results: Results, all_rows: tuple[Row, ...], promises: tuple[Promise, ...]) -> list[dict[str, object]]:
     """Every promise of a row that was asked for: `ratio` is what was found, `target` what was promised, `met` None
-    where nothing was found."""
+    where nothing was found. Without a reference `ratio` is the figure itself, in the unit that `measure` names."""
     found: list[dict[str, object]] = []
     by_key = {row.key: row for row in all_rows}
     for promise in promises:
@@ -99,7 +99,16 @@ def as_json(
                 "more": {} if last is None else {key: round(value, 3) for key, value in last.more.items()},
                 "why_not": results.reasons.get(row.key, {}).get(system, "") if None in found else "",
             }
-        rows.append({"row": row.key, "work": row.title, "unit": row.unit, "systems": systems})
+        ratios = {other: results.ratio(row.key, other) for other in SYSTEMS if other != OURS}
+        rows.append(
+            {
+                "row": row.key,
+                "work": row.title,
+                "unit": row.unit,
+                "systems": systems,
+                "ours_against": {other: round(ratio, 3) for other, ratio in ratios.items() if ratio is not None},
+            }
+        )
     return {"about": about, "rows": rows, "targets": verdicts(results, all_rows, promises)}
 
 
@@ -140,7 +149,14 @@ def table(results: Results, all_rows: tuple[Row, ...], promises: tuple[Promise, 
 
 # ---- for the eye ----
 
-_COLOURS = {"local": "#8c8c8c", "bound": "#c9a227", "alone": "#7fb3d5", "ours": "#1f6fb4", "gluster": "#b4451f"}
+_COLOURS = {
+    "local": "#8c8c8c",
+    "bound": "#c9a227",
+    "alone": "#7fb3d5",
+    "ours": "#1f6fb4",
+    "encrypted": "#5b4fb4",
+    "gluster": "#b4451f",
+}
 _DECADES = 4
 _LEFT, _WIDTH, _BAR, _GAP = 270, 640, 11, 14
 

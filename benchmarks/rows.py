@@ -71,14 +71,23 @@ def rows(transactions: Work, sqlite: Work) -> tuple[Row, ...]:
     )
 
 
-RECOVERIES: dict[tuple[str, ...], recovery.Recovery] = {
-    ("reintegration",): recovery.reintegration,
-    ("rejoin", "rejoin-share"): recovery.rejoin,
-    ("terabyte",): recovery.terabyte,
-    ("sparse",): scale.sparse,
-    ("cost", "cost-rate"): scale.cost,
-    ("compare", "changed", "known", "crash", "crash-share"): recovery.million,
-}
+@dataclass(frozen=True)
+class Group:
+    """Rows that one function measures. Those `at_scale` belong to the second part of the run."""
+
+    keys: tuple[str, ...]
+    work: recovery.Recovery
+    at_scale: bool
+
+
+RECOVERIES = (
+    Group(("reintegration",), recovery.reintegration, at_scale=False),
+    Group(("rejoin", "rejoin-share"), recovery.rejoin, at_scale=False),
+    Group(("terabyte",), recovery.terabyte, at_scale=False),
+    Group(("sparse",), scale.sparse, at_scale=True),
+    Group(("cost", "cost-rate"), scale.cost, at_scale=True),
+    Group(("compare", "changed", "crash", "crash-share", "known"), recovery.million, at_scale=True),
+)
 
 PROMISES = (
     Promise("random", BOUND, 0.85),

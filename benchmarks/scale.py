@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 from benchmarks.databases import SESSIONS, PostgreSQL, as_user, programs
 from benchmarks.places import BINARY, OURS, Place
-from benchmarks.recovery import Extent, Found, alone, in_mirror_since
+from benchmarks.recovery import Extent, Tell, alone, drop_build, in_mirror_since
+from benchmarks.scratch import working
 from benchmarks.workloads import FULL, MIB, QUICK, Measure
 from tests.native.pair import Pair, opened
 
@@ -25,7 +28,7 @@ def _written(pid: int) -> int:
     return int(fields["wchar"])
 
 
-async def sparse(folder: Path, extent: Extent) -> Found:
+async def sparse(folder: Path, extent: Extent, tell: Tell) -> None:
     """MiB that a secondary writes after fifty small changes in a sparse file (20 GiB; smaller in a quick run)."""
     size = extent.sparse << 30
 
@@ -58,7 +61,7 @@ async def sparse(folder: Path, extent: Extent) -> Found:
         if (pair.b.data / "sparse").stat().st_blocks * 512 > 300 * MIB:
             raise RuntimeError("the holes of the sparse file were filled")
     more = {"seconds": seconds, "limit_mib": _CHANGES * _ZONE / MIB, "walked": float(not connected.incremental)}
-    return {"sparse": {OURS: Measure(written / MIB, more)}}
+    tell("sparse", OURS, Measure(written / MIB, more))
 
 
 # ---- beside an application ----
@@ -84,7 +87,7 @@ class Sessions:
         return [(int(words[4]) + int(words[5]) / 1e6, int(words[2]) / 1000) for words in lines]
 
 
-async def cost(folder: Path, extent: Extent) -> Found:
+async def cost(folder: Path, extent: Extent, tell: Tell) -> None:
     """pgbench's p99 while a large file is reintegrated, against its p99 in a quiet mirror; and the rate of that
     reintegration against the same without pgbench."""
     shared = folder.with_name(f"{folder.name}-shared")
@@ -107,19 +110,22 @@ async def cost(folder: Path, extent: Extent) -> Found:
         with PostgreSQL(shared).serving(place, QUICK if extent.quick else FULL) as connect:
             logs = folder / "postgresql.run"
             sessions = Sessions(connect, logs)
-            quiet = _percentile(
-                [latency for _, latency in await asyncio.to_thread(sessions.run, 2 if extent.quick else 5)]
-            )
+            length = 2 if extent.quick else 5
+            quiet = _percentile([latency for _, latency in await working(folder, partial(sessions.run, length))])
 
-            rates, during = [], 0.0
+            rates: list[float] = []
+            during = 0.0
             for loaded in (False, True):
                 await alone(pair)
                 await asyncio.to_thread(write, pair.a.data / "large")
+                # what is written back because of the write itself is no cost of the copy
+                await asyncio.to_thread(drop_build)
                 await pair.listen(pair.b)
-                noted = (
-                    asyncio.create_task(asyncio.to_thread(sessions.run, 3 if extent.quick else 12)) if loaded else None
-                )
+                noted = None
                 if loaded:
+                    # longer than the copy at half of its rate
+                    length = max(length, math.ceil(size / 1e6 / rates[0] * 2.2) + 2)
+                    noted = asyncio.create_task(working(folder, partial(sessions.run, length)))
                     await asyncio.sleep(1.0)
                 began, since = time.monotonic(), time.time()
                 await pair.connect()
@@ -128,7 +134,6 @@ async def cost(folder: Path, extent: Extent) -> Found:
                 if noted is not None:
                     until = since + seconds
                     during = _percentile([latency for at, latency in await noted if since <= at <= until])
-    return {
-        "cost": {OURS: Measure(during / quiet if quiet else 0.0, {"quiet_p99_ms": quiet, "during_p99_ms": during})},
-        "cost-rate": {OURS: Measure(rates[1] / rates[0], {"alone_mb_s": rates[0], "beside_mb_s": rates[1]})},
-    }
+    more = {"quiet_p99_ms": quiet, "during_p99_ms": during}
+    tell("cost", OURS, Measure(during / quiet if quiet else 0.0, more))
+    tell("cost-rate", OURS, Measure(rates[1] / rates[0], {"alone_mb_s": rates[0], "beside_mb_s": rates[1]}))
