@@ -260,6 +260,27 @@ async def test_a_silent_secondary_costs_an_application_no_more_than_the_limit(tm
         assert time.monotonic() - began < 2.5
 
 
+@pytest.mark.parametrize("redials", [False, True])
+async def test_a_secondary_that_is_known_to_be_gone_is_not_waited_for(
+    tmp_path: Path, binary: Path, redials: bool
+) -> None:
+    async with opened(Pair(tmp_path, binary, ack_timeout=600.0)) as pair, over_a_cable(pair) as (cable, _):
+        cable.freeze()
+        if redials:
+            cable.cut()
+        write = beside(lambda: (pair.a.data / "file").write_bytes(b"not acknowledged by the other one"))
+        await pair.a.until(lambda status: status.pending > 0)
+        await pair.a.plane.alone(generation="3", leave=True)
+        await asyncio.wait_for(write, 20)
+        assert not (await pair.a.told(PeerLost)).held
+        await pair.b.kill()
+        await pair.b.restart()
+        await pair.listen(pair.b)
+        await pair.mirror()
+        await pair.a.plane.handover()
+        assert_equal(pair.a.data, pair.b.data)
+
+
 async def test_another_primary_with_the_key_takes_the_place_of_one_that_vanished(tmp_path: Path, binary: Path) -> None:
     async with opened(Pair(tmp_path, binary)) as pair, over_a_cable(pair) as (cable, _):
         cable.freeze()

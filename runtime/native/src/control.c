@@ -309,7 +309,7 @@ static int run(const struct request *request, struct line *line, struct failure 
     if (strcmp(word, "primary") == 0) return module_primary(generation, flag_of(request, "force"), failure);
     if (strcmp(word, "connect") == 0) return run_connect(request, line, failure);
     if (strcmp(word, "disconnect") == 0) return module_disconnect(failure);
-    if (strcmp(word, "alone") == 0) return module_alone(generation, failure);
+    if (strcmp(word, "alone") == 0) return module_alone(generation, flag_of(request, "leave"), failure);
     if (strcmp(word, "publish") == 0) return module_publish(generation, failure);
     if (strcmp(word, "secondary") == 0)
         return module_secondary(value_of(request, "address"), (unsigned)atoi(value_of(request, "port")), generation, flag_of(request, "clean"), failure);

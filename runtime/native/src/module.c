@@ -251,15 +251,18 @@ int module_disconnect(struct failure *failure) {
     return 0;
 }
 
-// Never waits for another command: applications are waiting for this one.
-int module_alone(const char *generation, struct failure *failure) {
+// Waits for no other command, nor for the threads of a stream that it ends: applications are waiting for this one.
+int module_alone(const char *generation, bool leaves, struct failure *failure) {
     if (role != PRIMARY) return fail(failure, "state", "this node is %s, only a primary goes alone", module_role());
     pthread_mutex_lock(&state_lock);
     snprintf(state.generation, sizeof state.generation, "%s", generation);
     int error = state_save();
     pthread_mutex_unlock(&state_lock);
     if (error) return fail(failure, "record", "the record of this node cannot be written: %s", strerror(error));
+    bool left = leaves && stream_answers() == ANSWER_PEER;
+    if (left) stream_leave();
     if (stream_alone()) return fail(failure, "state", "the secondary is in mirror: disconnect it first");
+    if (left) event_send("peer_lost", "reason", "left, because the other node is gone", "held", "no", (char *)NULL);
     return 0;
 }
 

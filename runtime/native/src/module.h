@@ -11,7 +11,7 @@ int module_primary(const char *generation, bool force, struct failure *failure);
 int module_connect(const char *host, const char *port, const char *generation, bool full, bool *incremental, char *reason, size_t reason_size,
                    char *peer_generation, size_t peer_size, struct failure *failure);
 int module_disconnect(struct failure *failure);
-int module_alone(const char *generation, struct failure *failure);
+int module_alone(const char *generation, bool leaves, struct failure *failure); // leaves: a peer that is still connected, as one that is known to be gone
 int module_publish(const char *generation, struct failure *failure);
 int module_secondary(const char *address, unsigned port, const char *generation, bool clean, struct failure *failure);
 int module_handover(int timeout_ms, struct failure *failure);

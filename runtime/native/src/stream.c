@@ -11,6 +11,7 @@
 #include "link.h"
 #include "local.h"
 #include "metrics.h"
+#include "receive.h"
 #include "resync.h"
 #include "ring.h"
 #include "select.h"
@@ -29,6 +30,7 @@
 #define GOODBYE_BEHIND 8192u
 #define BINDING_LIMIT 16384u
 #define HEARTBEAT_MS 400
+#define WORRY_MS 900 // two beats are missing
 #define RESYNC_SILENCE_MS 60000
 
 struct waiter {
@@ -45,7 +47,7 @@ static struct {
     unsigned turns;         // how often a mirror emptied the dirty set
     pthread_rwlock_t gate;  // operations hold it for reading; a stream begins between operations
     bool up, threads, refusing;
-    struct link *link; // NULL while it is made again
+    struct link *link, *next; // NULL while it is made again; what is made
     bool broken;
     char host[256], port[32], session[SESSION_SIZE];
     unsigned objects; // that the secondary can keep
@@ -511,6 +513,15 @@ static bool go_on(struct link *link, uint64_t applied) {
     return true;
 }
 
+// What is made is known to whoever loses the peer, so that nobody waits for it then. False: it is lost already.
+static bool making(struct link *link) {
+    pthread_mutex_lock(&stream.lock);
+    stream.next = link;
+    bool up = stream.up;
+    pthread_mutex_unlock(&stream.lock);
+    return up;
+}
+
 // The connection broke: the same stream goes on over another one, as long as the silence lasts no longer than the limit (watch_main). False: the
 // peer is lost.
 static bool resume(void) {
@@ -534,14 +545,16 @@ static bool resume(void) {
         }
         struct link *link = fd < 0 ? NULL : link_open(fd);
         struct peer peer = {0};
-        if (link && handshake_resume(link, stream.session, applied, &applied, &peer) == 0) {
+        bool resumes = link && making(link) && handshake_resume(link, stream.session, applied, &applied, &peer) == 0;
+        if (link) making(NULL);
+        if (resumes) {
             if (!go_on(link, applied)) return false;
             metrics_count(COUNT_RESUMED, 1);
             say("the connection to the secondary was made again after %lld ms: the stream goes on", (long long)(now_ms() - began));
             return true;
         }
         link_close(link);
-        if (link && strcmp(peer.code, "unreachable") != 0) {
+        if (*peer.code && strcmp(peer.code, "unreachable") != 0) {
             stream_lose(peer.why);
             return false;
         }
@@ -581,10 +594,18 @@ static void *reader_main(void *unused) {
     }
 }
 
-// Notices silence, and breaks it.
+static void *sync_main(void *unused) {
+    sync_everything();
+    return unused;
+}
+
+// Notices silence, and breaks it. Who goes alone has everything on this disk first, so that begins while the silence may still end: applications
+// wait for the longer of the two, not for both.
 static void *watch_main(void *unused) {
     (void)unused;
-    int64_t beaten = 0;
+    int64_t beaten = 0, synced_for = 0;
+    bool syncs = false;
+    pthread_t sync;
     for (;;) {
         char reason[128] = "";
         metrics_sample();
@@ -596,6 +617,7 @@ static void *watch_main(void *unused) {
         if (stream.up) pthread_cond_timedwait(&stream.ended, &stream.lock, &until);
         if (!stream.up) {
             pthread_mutex_unlock(&stream.lock);
+            if (syncs) pthread_join(sync, NULL);
             return NULL;
         }
         int64_t now = now_ms(), heard = __atomic_load_n(&stream.received_at, __ATOMIC_RELAXED);
@@ -606,6 +628,7 @@ static void *watch_main(void *unused) {
         } else if (stream.applied < stream.seq && resync_active() && now - stream.progress_at > RESYNC_SILENCE_MS) {
             snprintf(reason, sizeof reason, "the resynchronisation made no progress for %d s", RESYNC_SILENCE_MS / 1000);
         }
+        bool worries = now - heard > WORRY_MS && heard != synced_for && stream.answers == ANSWER_PEER;
         bool beat = now - beaten >= HEARTBEAT_MS && !stream.broken && ring_fits(stream.ring, RING_RESERVE);
         if (beat && !*reason) {
             struct message ping = {.frame = {.op = OP_PING, .seq = stream.seq, .id = stream.applied}};
@@ -615,6 +638,11 @@ static void *watch_main(void *unused) {
         pthread_mutex_unlock(&stream.lock);
         if (*reason) stream_lose(reason);
         else if (beat) flush_queue();
+        if (worries) {
+            if (syncs && pthread_tryjoin_np(sync, NULL) == 0) syncs = false;
+            if (!syncs) syncs = pthread_create(&sync, NULL, sync_main, NULL) == 0;
+            synced_for = heard;
+        }
     }
 }
 
@@ -668,6 +696,7 @@ static void lose(const char *reason, bool on_purpose) {
     takeover_note_connected(false);
     stream.up = false;
     if (stream.link) link_break(stream.link);
+    if (stream.next) link_break(stream.next);
     bool was_mirror = stream.answers == ANSWER_PEER;
     if (was_mirror) stream.answers = ANSWER_HELD;
     if (stream.answers == ANSWER_SWITCHING) stream.answers = stream.switching_from;
@@ -707,12 +736,13 @@ void stream_lose(const char *reason) { lose(reason, false); }
 // So that the secondary does not wait for another connection.
 static void say_goodbye(void) {
     pthread_mutex_lock(&stream.lock);
-    if (stream.up && !stream.broken && ring_used(stream.ring) < GOODBYE_BEHIND) { // else it might wait for a peer that does not listen
+    bool says = stream.up && !stream.broken && ring_used(stream.ring) < GOODBYE_BEHIND; // else it might wait for a peer that does not listen
+    if (says) {
         struct message goodbye = {.frame = {.op = OP_GOODBYE, .seq = stream.seq}};
         append(&goodbye);
     }
     pthread_mutex_unlock(&stream.lock);
-    flush_queue();
+    if (says) flush_queue();
 }
 
 void stream_leave(void) {

@@ -127,7 +127,7 @@ def test_what_is_absent_has_the_default_of_the_spec() -> None:
         False,
     ) * 3
     # Our deviation: the reference waits for 100 s and 30 s.
-    assert (replication.locktimeout, replication.sendtimeout) == (timedelta(seconds=10), timedelta(seconds=4))
+    assert (replication.locktimeout, replication.sendtimeout) == (timedelta(seconds=10), timedelta(seconds=2))
     assert (replication.nbrei, replication.nbremconn, replication.reicommit, replication.namespacepolicy) == (
         6,
         1,

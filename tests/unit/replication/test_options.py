@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from safekit.paths import Paths
 from safekit.replication.options import settings_of
 from tests.unit.config.samples import load, mirror, rfs
@@ -14,7 +16,7 @@ PATHS = Paths()
 def arguments(attributes: str = "", directories: tuple[str, ...] = ("/srv/a b",)) -> list[str]:
     replication = load(mirror(rfs(*directories, attributes=attributes))).service.rfs
     assert replication is not None
-    return settings_of("db", replication, PATHS, "b00t").arguments()
+    return settings_of("db", replication, PATHS, "b00t", "192.0.2.1").arguments()
 
 
 def value(words: list[str], option: str) -> str:
@@ -39,7 +41,20 @@ def test_time_outs_and_durability_are_those_of_the_configuration() -> None:
     words = arguments('async="none" locktimeout="3s" sendtimeout="2s"')
     assert value(words, "--async") == "none"
     assert (value(words, "--ack-timeout"), value(words, "--silence-timeout")) == ("3000", "2000")
-    assert (value(arguments(), "--ack-timeout"), value(arguments(), "--silence-timeout")) == ("10000", "4000")
+    assert (value(arguments(), "--ack-timeout"), value(arguments(), "--silence-timeout")) == ("10000", "2000")
+
+
+def test_the_stream_is_encrypted_and_leaves_from_the_address_in_the_network_of_the_replication() -> None:
+    words = arguments()
+    assert (value(words, "--encryption"), value(words, "--source")) == ("on", "192.0.2.1")
+
+
+@pytest.mark.parametrize(("address", "source"), [("2001:db8::0:1", ["2001:db8::1"]), ("n1-flow.example", [])])
+def test_a_name_of_this_node_is_no_source_address(address: str, source: list[str]) -> None:
+    replication = load(mirror(rfs("/a"))).service.rfs
+    assert replication is not None
+    words = settings_of("db", replication, PATHS, "b00t", address).arguments()
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--source"] == source
 
 
 def test_a_relative_control_socket_is_never_made() -> None:
@@ -53,7 +68,7 @@ def test_what_is_not_replicated_follows_its_directory() -> None:
     )
     replication = load(mirror(f"<rfs>{below}</rfs>")).service.rfs
     assert replication is not None
-    words = settings_of("db", replication, PATHS, "b00t").arguments()
+    words = settings_of("db", replication, PATHS, "b00t", "192.0.2.1").arguments()
     assert words[words.index("--directory") :] == [
         *("--directory", "/a", "--exclude-path", "tmp", "--exclude-name", r"!.*\.db"),
         *("--directory", "/b", "--exclude-path", "x/y"),

@@ -85,7 +85,10 @@ class Replica:
         self._callbacks = asyncio.Lock()
         self._travelled = 0
         paths = module.around.paths
-        self.process = DataPlaneProcess(settings_of(module.around.name, rfs, paths, boot_identity(paths.boot_id)))
+        address, _port = self._endpoint(module.around.node)
+        self.process = DataPlaneProcess(
+            settings_of(module.around.name, rfs, paths, boot_identity(paths.boot_id), address)
+        )
         self.report = ResyncReport(module.log, module.resources, detail=rfs.reidetail)
         self.comparisons = Comparisons(module.log, module.resources)
         self.watch = ReplicaWatch(module, self, rfs)
@@ -128,7 +131,8 @@ class Replica:
                 await plane.secondary(address, port, generation=generation, clean=self._exact(state))
                 self._call("_rfs_secondary")
             case DataAlone():
-                await self._go_alone(plane, generation)
+                # Heartbeats can be lost before the stream notices anything: it ends with the same word.
+                await plane.alone(generation=generation, leave=True)
             case DataHandover():
                 self._quiet()
                 await plane.handover(timeout=HANDOVER_S)
@@ -171,20 +175,6 @@ class Replica:
             await self.process.start()
         except DataPlaneGone as error:
             self._module.log.write("rfs", "C", f"the directories stay covered by what the data plane left: {error}")
-
-    async def _go_alone(self, plane: DataPlane, generation: str) -> None:
-        """The record says that this node is alone.
-
-        Heartbeats can be lost before the stream notices anything: then the stream is ended first, so that nothing is
-        promised to the other node any more.
-        """
-        try:
-            await plane.alone(generation=generation)
-        except DataPlaneError as error:
-            if error.code != "state":
-                raise
-            await plane.disconnect()
-            await plane.alone(generation=generation)
 
     async def _stop(self, plane: DataPlane) -> None:
         try:

@@ -73,9 +73,13 @@ class DataPlane:
         """Drops the peer. Answers are held when it was in mirror, as for any other loss."""
         await self._request("disconnect", {}, _ANSWER_S)
 
-    async def alone(self, *, generation: str) -> None:
-        """The grant: held writes are answered, the dirty set goes on counting. Can be repeated."""
-        await self._request("alone", {"generation": generation}, _ANSWER_S)
+    async def alone(self, *, generation: str, leave: bool = False) -> None:
+        """The grant: held writes are answered, the dirty set goes on counting. Can be repeated.
+
+        `leave`: a secondary that is still connected is left at once, because it is known to be gone; without it, that is a
+        DataPlaneError `state`.
+        """
+        await self._request("alone", {"generation": generation, "leave": leave}, _ANSWER_S)
 
     async def publish(self, *, generation: str) -> None:
         """Tells the secondary, in the stream, that its record may be `both`. Raises DataPlaneError `state` out of mirror."""
