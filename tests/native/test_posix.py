@@ -425,3 +425,17 @@ async def test_more_files_than_descriptors_are_named_one_after_the_other(pair: P
         )
 
     await in_thread(name_all)
+
+
+async def test_a_mount_reads_ahead_as_far_as_the_disk_below(pair: Pair) -> None:
+    await pair.a.plane.primary(generation="1")
+
+    def read_ahead(directory: Path) -> int:
+        device = os.stat(directory).st_dev
+        path = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+        if not os.access(path, os.W_OK):
+            pytest.skip("/sys is read-only here: nobody may say how far is read ahead")
+        return int(path.read_text())
+
+    below = await in_thread(lambda: read_ahead(pair.a.folder))
+    assert await in_thread(lambda: read_ahead(pair.a.data)) >= max(below, 1024)
