@@ -113,6 +113,7 @@ ssize_t link_send(struct link *link, const void *bytes, size_t size) {
 }
 
 static size_t give_left(struct link *link, void *bytes, size_t size) {
+    if (!link->in.left) return 0;
     if (size > link->in.left) size = link->in.left;
     memcpy(bytes, link->in.opened, size);
     link->in.opened += size;
