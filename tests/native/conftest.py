@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from collections.abc import AsyncIterator
@@ -25,9 +26,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def binary() -> Path:
     """`safekit-rfs` of this source tree."""
     sanitize = os.environ.get("SAFEKIT_RFS_SANITIZE", "")
-    made = subprocess.run(["make", "-C", NATIVE, f"SANITIZE={sanitize}"], capture_output=True, text=True, check=False)
+    built = NATIVE / "build"
+    built.mkdir(exist_ok=True)
+    with (built / "lock").open("w") as lock:  # several processes may test at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = ["make", "-C", NATIVE, f"SANITIZE={sanitize}"]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
-    return NATIVE / "build" / f"safekit-rfs{'.' + sanitize if sanitize else ''}"
+    return built / f"safekit-rfs{'.' + sanitize if sanitize else ''}"
 
 
 @pytest.fixture
