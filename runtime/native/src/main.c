@@ -256,6 +256,7 @@ int main(int count, char **arguments) {
     room_open();
     pthread_t signals;
     if (pthread_create(&signals, NULL, signals_main, &set)) abort();
+    pthread_detach(signals); // another request may end us: nobody waits for a signal
     supervisor_watch();
     control_run();
     struct failure failure;
