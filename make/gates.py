@@ -42,6 +42,7 @@ def sanitized(sanitizer: str, tests: str, sequences: str) -> tuple[str, ...]:
     )
     return (
         f"rm -rf {REPORTS} && mkdir -p {REPORTS}",
+        f"make -C runtime/native -j2 SANITIZE={sanitizer}",
         f"{settings} {tests} --timeout=300",
         f"{settings} {PYTEST} tests/model --numprocesses=2",
         f"! grep -h -m 40 '' {REPORTS}/* 2>/dev/null",

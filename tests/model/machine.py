@@ -209,6 +209,8 @@ class Files(RuleBasedStateMachine):
 
 def _asking(request: str) -> Any:
     def ask(self: Files, **arguments: Any) -> None:
+        if arguments.get("uid") == arguments.get("gid") == -1:
+            arguments["user"] = 0  # docs/reference/filesystem.md says what is different here for others
         self.do(request, arguments)
 
     ask.__name__ = request
