@@ -30,7 +30,7 @@ def binary() -> Path:
     built.mkdir(exist_ok=True)
     with (built / "lock").open("w") as lock:  # several processes may test at once
         fcntl.flock(lock, fcntl.LOCK_EX)
-        command = ["make", "-C", NATIVE, f"SANITIZE={sanitize}"]
+        command = ["make", "-C", str(NATIVE), f"SANITIZE={sanitize}"]
         made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     return built / f"safekit-rfs{'.' + sanitize if sanitize else ''}"
