@@ -36,7 +36,7 @@ lint: venv ## the quick gates: style, types, contracts, shell
 unit: venv ## the tests that need no node, with the coverage of the pure packages
 	@$(PY) make/gates.py units
 
-bench: prepare ## measure: memory, idle processor, detection, replication
+bench: prepare ## measure: the table of replication, a million files, thirty-two modules, memory and idle processor (docs/reference/performance.md)
 	$(STEP) "packages to compare with" make/prerequisites fio glusterfs-server postgresql
 	@$(PY) -m benchmarks
 

@@ -226,10 +226,10 @@ async def run(given: argparse.Namespace) -> int:
     return 0 if all(verdict["met"] for verdict in report.verdicts(results, all_rows, PROMISES)) else 1
 
 
-def main() -> int:
-    """The command."""
+def main(words: list[str] | None = None) -> int:
+    """The command, or `words`."""
     try:
-        return asyncio.run(run(arguments()))
+        return asyncio.run(run(arguments(words)))
     except (KeyboardInterrupt, asyncio.CancelledError):
         say("interrupted: everything that was started has been ended and removed")
         return 130
