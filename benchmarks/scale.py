@@ -94,15 +94,17 @@ async def cost(folder: Path, extent: Extent, tell: Tell) -> None:
     shared.mkdir()
     shared.chmod(0o755)
     size = extent.file * MIB
-    some = os.urandom(MIB)
 
     def write(path: Path) -> None:
-        changed = os.urandom(16)
+        # every zone differs each time, and what the primary has not written yet is no part of a reintegration
+        some = os.urandom(MIB)
         with path.open("wb", buffering=0) as file:
             for _ in range(extent.file):
-                file.write(changed + some[16:])
+                file.write(some)
+            os.fsync(file.fileno())
 
     async with opened(Pair(folder, BINARY, ack_timeout=60.0)) as pair:
+        write(pair.a.data / "large")  # there before: a file that grows costs more than one that changes
         await pair.serve()
         await pair.mirror()
         folder.chmod(0o755)

@@ -11,6 +11,7 @@
 #include "shared.h"
 #include "state.h"
 #include "stream.h"
+#include "throttle.h"
 #include "takeover.h"
 #include "verify.h"
 #include <errno.h>
@@ -207,6 +208,7 @@ static void put_stats(struct line *line) {
     struct stream_status stream;
     struct receive_status receive;
     struct peer_times peer = metrics_peer();
+    struct throttle_status throttle = throttle_get_status();
     stream_get_status(&stream);
     receive_get_status(&receive);
     bool secondary = strcmp(module_role(), "secondary") == 0, primary = strcmp(module_role(), "primary") == 0;
@@ -226,6 +228,10 @@ static void put_stats(struct line *line) {
     put_number(line, "queue_count", secondary ? receive.queued : stream.pending);
     put_number(line, "held_count", stream.held);
     put_number(line, "pending_bytes", (int64_t)stream.queued);
+    put_number(line, "throttle_pause_percent", throttle.pause_percent);
+    put_number(line, "throttle_window_bytes", (int64_t)throttle.window);
+    put_number(line, "throttle_quiet_us", (int64_t)throttle.quiet_us);
+    put_number(line, "throttle_latency_us", (int64_t)throttle.latency_us);
     put_number(line, "dirty_count", primary ? (int64_t)dirty_count() : 0);
     put_number(line, "dirty_bytes", primary ? (int64_t)dirty_bytes() : 0);
     put_number(line, "peer_p50_us", (int64_t)(secondary ? metrics_percentile(TIME_PEER, 50) : peer.p50_us));

@@ -4,6 +4,7 @@
 #include "select.h"
 #include "state.h"
 #include "workers.h"
+#include "writeback.h"
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 #include <dirent.h>
@@ -253,13 +254,14 @@ static int zone_data(const struct message *message) {
     bool equal = false;
     int error = 0, file = receive_file(f->id, &error);
     if (file < 0) return error;
-    error = range_is_equal(file, message, f->data_size, &equal);
+    if (!(f->flags & FRAME_DIFFERS)) error = range_is_equal(file, message, f->data_size, &equal);
     if (error || equal) return error;
     for (size_t done = 0; done < f->data_size;) {
         ssize_t n = pwrite(file, (const char *)message->data + done, f->data_size - done, (off_t)(f->offset + done));
         if (n <= 0) return n ? errno : EIO;
         done += (size_t)n;
     }
+    if (!writeback_range(file, (off_t)f->offset, f->data_size)) receive_wrote(f->data_size);
     return restore_time(file, f);
 }
 

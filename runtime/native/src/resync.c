@@ -16,6 +16,7 @@
 #include "select.h"
 #include "state.h"
 #include "stream.h"
+#include "throttle.h"
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 #include <dirent.h>
@@ -63,7 +64,6 @@ static struct {
     // of the thread only
     struct check checks[CHECKS];
     size_t first_check, check_count;
-    int64_t paced_until; // microseconds of now_ms(): until then nothing more is copied (reiallowedbw)
 } resync = {.lock = PTHREAD_MUTEX_INITIALIZER, .differing_last = &resync.differing};
 
 static unsigned char zone[ZONE_SIZE]; // of the thread
@@ -231,20 +231,8 @@ static void send_hole(struct inode *inode, off_t offset, off_t end, const struct
     stream_send(&message, inode, false);
 }
 
-// What is there now, holes as holes: it may have become one since the zone was compared.
-// Keeps what is copied below options.resync_bandwidth: each copy buys its time, and at most a quarter of a second is saved up.
-static void pace(uint64_t bytes) {
-    if (!options.resync_bandwidth) return;
-    int64_t now = now_ms() * 1000;
-    if (resync.paced_until < now - 250000) resync.paced_until = now - 250000;
-    resync.paced_until += (int64_t)(bytes * 1000000 / ((uint64_t)options.resync_bandwidth << 10));
-    while (now < resync.paced_until && !atomic_load(&resync.cancelled)) {
-        usleep((useconds_t)(resync.paced_until - now < 50000 ? resync.paced_until - now : 50000));
-        now = now_ms() * 1000;
-    }
-}
-
-static void send_zone(struct inode *inode, int file, off_t offset, size_t size) {
+// What is there now, holes as holes: it may have become one since the zone was compared. `differs`: the secondary compared it.
+static void send_zone(struct inode *inode, int file, off_t offset, size_t size, bool differs) {
     struct stat st;
     uint64_t sent = 0;
     inode_lock(inode);
@@ -266,13 +254,14 @@ static void send_zone(struct inode *inode, int file, off_t offset, size_t size) 
         }
         struct message message = {.frame = {.op = OP_ZONE_DATA, .offset = (uint64_t)offset, .size = (uint64_t)n, .data_size = (uint32_t)n}, .data = zone};
         describe(&message.frame, &st);
+        if (differs) message.frame.flags |= FRAME_DIFFERS;
         stream_send(&message, inode, false);
         offset += n;
         sent += (uint64_t)n;
     }
     inode_unlock(inode);
     if (!readable) stream_lose("a file cannot be read");
-    pace(sent); // not under the lock: no application waits for it
+    throttle_turn(sent, &resync.cancelled); // not under the lock: no application waits for it
 }
 
 static struct check *find_check(uint64_t seq) {
@@ -302,7 +291,7 @@ static void take_answers(bool wait) {
             if (check) {
                 int file = local_reopen(check->inode->fd, O_RDONLY | O_NOATIME);
                 if (file >= 0) {
-                    send_zone(check->inode, file, check->offset, check->size);
+                    send_zone(check->inode, file, check->offset, check->size, true);
                     close(file);
                 }
             }
@@ -365,6 +354,7 @@ static void compare_range(struct inode *inode, int file, off_t offset, off_t lim
         pthread_mutex_lock(&resync.lock);
         if (next > offset) resync.progress.bytes_done += (uint64_t)(next - offset);
         pthread_mutex_unlock(&resync.lock);
+        throttle_turn(0, &resync.cancelled);
         take_answers(resync.check_count == CHECKS);
         offset = next;
     }
@@ -409,7 +399,7 @@ static void synchronise_file(struct inode *inode) {
     inode_unlock(inode);
     if (error) stream_lose("extended attributes of a file cannot be read");
     if (flags & MARK_BYTES && st.st_size > 0) {
-        if (st.st_size <= SMALL_FILE) send_zone(inode, file, 0, SMALL_FILE);
+        if (st.st_size <= SMALL_FILE) send_zone(inode, file, 0, SMALL_FILE, false);
         else if (flags & MARK_CONTENT || options.resync_whole) compare_range(inode, file, 0, INT64_MAX);
         else compare_zones(inode, file, flags, st.st_size);
     }
@@ -578,6 +568,10 @@ static bool finished(size_t taken_before) {
 }
 
 static void enter_mirror(void) {
+    // What was copied is on both disks before anybody waits for it.
+    set_phase("sync");
+    if (stream_barrier(BARRIER_FLUSH, NULL)) return;
+    for (unsigned i = 0; i < options.directories; i++) syncfs(options.directory[i].root);
     set_phase("barrier");
     char base[BASE_SIZE];
     base_create(base);
@@ -604,6 +598,7 @@ static void *resync_main(void *unused) {
         for (unsigned i = 0; i < options.directories; i++) count(options.directory[i].root, &options.directory[i]);
     }
     set_phase("copy");
+    throttle_begin();
     size_t taken;
     do {
         pthread_mutex_lock(&resync.lock);
@@ -629,6 +624,7 @@ static void *resync_main(void *unused) {
         }
     } while (!atomic_load(&resync.cancelled) && !finished(taken));
     if (!atomic_load(&resync.cancelled)) enter_mirror();
+    throttle_end();
     for (; resync.check_count; resync.check_count--) {
         inode_forget(resync.checks[resync.first_check].inode, 1);
         resync.first_check = (resync.first_check + 1) % CHECKS;

@@ -17,6 +17,7 @@
 #include "select.h"
 #include "state.h"
 #include "takeover.h"
+#include "throttle.h"
 #include "verify.h"
 #include <errno.h>
 #include <stdio.h>
@@ -43,6 +44,7 @@ static struct {
     pthread_mutex_t lock;
     pthread_cond_t changed; // space, answers, loss; nobody is woken who does not wait
     pthread_cond_t ended;   // loss: what the watch waits for
+    pthread_cond_t unsent;  // what the sender waits for
     unsigned waiting;
     unsigned turns;         // how often a mirror emptied the dirty set
     pthread_rwlock_t gate;  // operations hold it for reading; a stream begins between operations
@@ -62,8 +64,8 @@ static struct {
     struct waiter *waiters;
     int64_t received_at, progress_at;
     uint64_t work;
-    pthread_t reader, watch;
-} stream = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER, .gate = PTHREAD_RWLOCK_INITIALIZER, .bindings = 1};
+    pthread_t reader, watch, sender;
+} stream = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER, .unsent = PTHREAD_COND_INITIALIZER, .gate = PTHREAD_RWLOCK_INITIALIZER, .bindings = 1};
 
 __attribute__((constructor)) static void stream_prepare(void) {
     stream.last = &stream.first;
@@ -79,6 +81,7 @@ __attribute__((constructor)) static void stream_prepare(void) {
 
 static void answer(struct operation *operation) {
     int error = operation->refused ? EIO : operation->error;
+    throttle_latency(metrics_now_us() - operation->began, operation->sync);
     const struct fuse_request *request = &operation->request;
     if (error) {
         reply_error(request, error);
@@ -158,6 +161,35 @@ static void flush_queue(void) {
         stream.sending = false;
         tell_waiting();
     }
+    pthread_mutex_unlock(&stream.lock);
+}
+
+// A resync fills the wire for minutes: whoever began to send would send for it, and an application's thread has an answer to give. Nor does
+// anybody send under the lock of a file. So while one runs this thread does.
+static void *sender_main(void *unused) {
+    (void)unused;
+    pthread_mutex_lock(&stream.lock);
+    while (stream.up) {
+        if (stream.sending || stream.broken || !ring_queued(stream.ring)) {
+            pthread_cond_wait(&stream.unsent, &stream.lock);
+            continue;
+        }
+        pthread_mutex_unlock(&stream.lock);
+        flush_queue();
+        pthread_mutex_lock(&stream.lock);
+    }
+    pthread_mutex_unlock(&stream.lock);
+    return NULL;
+}
+
+// With stream.lock held. Whoever sends already goes on with what was appended.
+static void let_send(void) {
+    if (!stream.sending) pthread_cond_signal(&stream.unsent);
+}
+
+void stream_wait_window(size_t window) {
+    pthread_mutex_lock(&stream.lock);
+    while (stream.up && ring_used(stream.ring) > window) wait_changed();
     pthread_mutex_unlock(&stream.lock);
 }
 
@@ -258,8 +290,10 @@ uint64_t stream_send(struct message *message, struct inode *object, bool named) 
         append(message);
         metrics_count(message->frame.op == OP_WRITE ? COUNT_REPLICATED : COUNT_RESYNC, message_size(message));
     }
-    // The entries of a listing travel together.
-    bool wait = message->frame.op == OP_LIST_ENTRY && stream.up && ring_queued(stream.ring) < (256u << 10);
+    // The entries of a listing travel together, and the pieces of a file go while the next one is read.
+    bool piece = message->frame.op >= OP_FILE_META && message->frame.op <= OP_ZONE_HOLE;
+    bool wait = piece || (message->frame.op == OP_LIST_ENTRY && stream.up && ring_queued(stream.ring) < (256u << 10));
+    if (piece) let_send();
     pthread_mutex_unlock(&stream.lock);
     if (!wait) flush_queue();
     return seq;
@@ -366,6 +400,7 @@ void operation_ship(struct operation *operation, struct message *message, struct
         operation->since = metrics_now_us();
         metrics_count(COUNT_REPLICATED, message_size(message));
     }
+    operation->sync = (message->frame.flags & FRAME_SYNC) != 0;
     if (stream.answers == ANSWER_HELD && stream.refusing) {
         operation->refused = true;
     } else if (stream.answers == ANSWER_HELD) {
@@ -374,14 +409,15 @@ void operation_ship(struct operation *operation, struct message *message, struct
         stream.held_last = &operation->next;
         stream.held_count++;
     } else if (reserved && (stream.answers == ANSWER_PEER || stream.answers == ANSWER_SWITCHING)) {
-        operation->sync = (message->frame.flags & FRAME_SYNC) != 0;
         atomic_fetch_add(&operation->waits, 1);
         *stream.last = operation;
         stream.last = &operation->next;
         stream.pending_count++;
     }
+    bool another_sends = resync_active();
+    if (reserved && another_sends) let_send();
     pthread_mutex_unlock(&stream.lock);
-    if (reserved) flush_queue();
+    if (reserved && !another_sends) flush_queue();
 }
 
 void operation_end(struct operation *operation, int error) {
@@ -683,7 +719,9 @@ int stream_start(struct link *link, const char *host, const char *port, const st
     pthread_mutex_unlock(&stream.lock);
     resync_arm();
     pthread_rwlock_unlock(&stream.gate);
-    if (pthread_create(&stream.reader, NULL, reader_main, NULL) || pthread_create(&stream.watch, NULL, watch_main, NULL)) abort();
+    if (pthread_create(&stream.reader, NULL, reader_main, NULL) || pthread_create(&stream.watch, NULL, watch_main, NULL) ||
+        pthread_create(&stream.sender, NULL, sender_main, NULL))
+        abort();
     return 0;
 }
 
@@ -722,6 +760,7 @@ static void lose(const char *reason, bool on_purpose) {
     bool held = stream.answers == ANSWER_HELD;
     tell_waiting();
     pthread_cond_broadcast(&stream.ended);
+    pthread_cond_broadcast(&stream.unsent);
     pthread_mutex_unlock(&stream.lock);
     resync_cancel();
     verify_lost();
@@ -759,6 +798,7 @@ void stream_stop(void) {
     if (!stream.threads) return;
     pthread_join(stream.reader, NULL);
     pthread_join(stream.watch, NULL);
+    pthread_join(stream.sender, NULL);
     resync_join();
     verify_join();
     pthread_mutex_lock(&stream.lock);

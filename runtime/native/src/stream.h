@@ -89,3 +89,4 @@ uint64_t stream_send(struct message *message, struct inode *object, bool named);
 int stream_barrier(enum barrier barrier, const char *text); // waits for the answer: 0 or ENOTCONN
 bool stream_wait_applied(uint64_t seq, int timeout_ms);     // false: not yet, or no peer
 uint64_t stream_sequence(void); // of the last frame
+void stream_wait_window(size_t window); // until the peer has acknowledged all but so many bytes, or is lost
