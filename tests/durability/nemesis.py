@@ -21,7 +21,7 @@ all=$(cat "$group/cgroup.procs")
 others=$(for p in $all; do [ $p = $main ] || echo $p; done)
 """
 
-_KILLS = {
+KILLS = {
     # At one instant: of two that die one after the other the second has started another first.
     "rfs": f'{_RFS} echo 1 >"$group/cgroup.kill"',
     "rfs-main": f"{_RFS} kill -9 $main",
@@ -42,6 +42,13 @@ done
 
 _WAIT_S = 12
 """How long a phase of a resynchronisation is waited for before the step goes on without its interruption."""
+
+
+def cut_stream(node: Node) -> None:
+    """The replication is lost on its way without a word; heartbeats pass."""
+    rules = f"tcp dport {RFS_PORT} drop; tcp sport {RFS_PORT} drop;"
+    chains = [f"chain {way} {{ type filter hook {way} priority 0; {rules} }}" for way in ("input", "output")]
+    node.run(["nft", "-f", "-"], input="\n".join([f"table inet {FAULTS} {{", *chains, "}"]).encode())
 
 
 class Nemesis:
@@ -109,7 +116,7 @@ class Nemesis:
         for number in range(step.times):
             if number:
                 time.sleep(0.7)
-            victim.run(_KILLS[step.process], check=False)
+            victim.run(KILLS[step.process], check=False)
 
     def _power_cut(self, node: Node) -> None:
         node.power_cut()
@@ -139,11 +146,7 @@ class Nemesis:
             case "lossy":
                 lab.cut(primary.name, secondary.name, loss=33)
             case _:
-                rules = f"tcp dport {RFS_PORT} drop; tcp sport {RFS_PORT} drop;"
-                chains = [
-                    f"chain {way} {{ type filter hook {way} priority 0; {rules} }}" for way in ("input", "output")
-                ]
-                secondary.run(["nft", "-f", "-"], input="\n".join([f"table inet {FAULTS} {{", *chains, "}"]).encode())
+                cut_stream(secondary)
         time.sleep(step.seconds)
         lab.heal()
         secondary.run(f"nft delete table inet {FAULTS} 2>/dev/null", check=False)
@@ -157,7 +160,7 @@ class Nemesis:
         """The secondary leaves, the primary writes, the secondary comes back, and then the interruption."""
         kind, _, where = step.interruption.partition("-")
         watched = secondary if where == "secondary" else primary
-        local = _KILLS.get(kind, "true") if where else "true"
+        local = KILLS.get(kind, "true") if where else "true"
         waiting = f"python3 {ON_NODE}/await_phase /run/safekit/modules/{NAME}/rfs.sock {step.phase} {_WAIT_S}"
         words = f"{waiting} || exit 1\n{local}\nexit 0"
         with ThreadPoolExecutor(1) as pool:
@@ -168,7 +171,7 @@ class Nemesis:
             if step.leaves == "rfs":  # it comes back by itself
                 watching = watch()
                 time.sleep(0.5)
-                secondary.run(_KILLS["rfs"], check=False)
+                secondary.run(KILLS["rfs"], check=False)
                 with contextlib.suppress(CommandFailed):  # the interruption may be quicker
                     self._write_much(primary, step.megabytes)
             else:

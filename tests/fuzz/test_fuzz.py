@@ -1,4 +1,4 @@
-"""What reads the network and the disk holds against anything, the ring against any use: kept inputs, and a search for new ones.
+"""What reads the network and the disk holds against anything, ring and link against any use: kept inputs, and new ones.
 
 SAFEKIT_FUZZ_SECONDS is the time for each target (10), SAFEKIT_FUZZ_SEED which search (1); `make soak` draws a number. An input
 that a target died of is printed; it belongs into corpus/TARGET with the change that cures it.
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "fuzz"
 SECONDS = os.environ.get("SAFEKIT_FUZZ_SECONDS", "10")
 SEED = os.environ.get("SAFEKIT_FUZZ_SEED", "1")
-TARGETS = ("frame", "state", "dirty", "activity", "ring")
+TARGETS = ("frame", "state", "dirty", "activity", "ring", "link")
 
 
 @pytest.fixture(scope="session")

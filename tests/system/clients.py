@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from tests.nodes import Node, Running, wait_for
 
+PATIENCE_S = 4.0
+"""How long a writer waits for an answer: three seconds until silent heartbeats are a lost node, and one for who goes alone."""
+
 _WRITER = """\
 import os, socket, sys, time
 address, port, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -15,7 +18,7 @@ trouble = open(f"{folder}/trouble", "a", buffering=1)
 number = int(sys.argv[4])
 while not os.path.exists(f"{folder}/stop"):
     try:
-        with socket.create_connection((address, port), timeout=3) as connection:
+        with socket.create_connection((address, port), timeout=float(sys.argv[5])) as connection:
             stream = connection.makefile("rwb")
             while not os.path.exists(f"{folder}/stop"):
                 number += 1
@@ -75,7 +78,7 @@ class Writer:
         self._client.run(f"rm -rf {self._folder}")
         self._client.write(f"{self._folder}/writer.py", _WRITER)
         Writer._last += 1_000_000  # no number is sent twice in a run of the suite
-        self._running = self._client.start([*self._command, str(Writer._last)])
+        self._running = self._client.start([*self._command, str(Writer._last), str(PATIENCE_S)])
         self.await_promise()
 
     def count(self) -> int:
