@@ -217,9 +217,10 @@ static int apply_xattr(const struct message *message) {
 }
 
 static int sync_object(const struct message *message) {
-    int object = receive_object(message->frame.id);
-    if (object < 0) return ESTALE;
-    int file = local_reopen(object, O_RDONLY | O_NONBLOCK);
+    struct object *object = object_of(message->frame.id);
+    if (!object) return ESTALE;
+    // One of its own: the object may be forgotten before it is synced.
+    int file = object->file >= 0 ? fcntl(object->file, F_DUPFD_CLOEXEC, 0) : local_reopen(object->path, O_RDONLY | O_NONBLOCK);
     if (file < 0) return errno;
     receive_sync(message->frame.seq, file, message->frame.flags & FRAME_DATASYNC);
     return 0;

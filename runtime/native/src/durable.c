@@ -101,14 +101,12 @@ static void *helper_main(void *unused) {
         if (!durable.first) durable.last = &durable.first;
         pthread_mutex_unlock(&durable.lock);
         sync_one(one);
+        if (one->file >= 0) close(one->file);
         pthread_mutex_lock(&durable.lock);
         *one->earlier_next = one->later;
         if (one->later) one->later->earlier_next = one->earlier_next;
-        pthread_mutex_unlock(&durable.lock);
-        if (one->file >= 0) close(one->file);
         free(one->text);
         free(one);
-        pthread_mutex_lock(&durable.lock);
     }
     pthread_mutex_unlock(&durable.lock);
     return NULL;
@@ -128,8 +126,10 @@ static void sync_later(struct synced synced) {
     if (!durable.idle && durable.helpers < HELPERS) {
         if (pthread_create(&durable.helper[durable.helpers++], NULL, helper_main, NULL)) abort();
     }
-    pthread_cond_signal(&durable.work);
+    bool waits = durable.idle > 0;
     pthread_mutex_unlock(&durable.lock);
+    // Behind the lock: who is woken takes it at once.
+    if (waits) pthread_cond_signal(&durable.work);
 }
 
 void receive_sync(uint64_t seq, int file, bool data_only) { sync_later((struct synced){.seq = seq, .file = file, .data_only = data_only}); }

@@ -85,6 +85,8 @@ static ssize_t take_frames(struct block *block, size_t at, size_t used) {
         }
         if (!workers_apply(&message, block, used - at, read_at)) return -1;
         metrics_count(message.frame.op >= OP_RESYNC_BEGIN && message.frame.op < OP_PING ? COUNT_RESYNC : COUNT_REPLICATED, (uint64_t)size);
+        // Who waits for the disk is answered then, and hears with that of all that was applied.
+        if (message.frame.op == OP_FSYNC && !options.durable_ack) continue;
         unanswered_bytes += (size_t)size;
         if (++unanswered == ACK_FRAMES || unanswered_bytes > ACK_BYTES) {
             acknowledge();
