@@ -71,6 +71,11 @@ def messages(node: Node, module: str, after: int = 0) -> list[str]:
     return [str(entry["message"]) for entry in entries(node, module) if int(entry["id"]) > after]
 
 
+def why(node: Node, module: str) -> str:
+    """The one line that says why the module is in its state."""
+    return safekit(node, f"why -m {module} -1").out.strip()
+
+
 def mark(node: Node, module: str) -> int:
     """The number of the last entry of the module's log."""
     found = entries(node, module)

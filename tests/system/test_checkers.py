@@ -9,7 +9,7 @@ import pytest
 from tests.nodes import Lab, wait_for
 from tests.system.checked import NAME, PORT, UNIT, Watched
 from tests.system.modules import NOTES
-from tests.system.product import kill_and_await, safekit, state
+from tests.system.product import kill_and_await, safekit, state, why
 
 FAST = '<failover period="1s" handle_time="2s"/>'
 TCP = (
@@ -34,6 +34,8 @@ def test_a_service_that_accepts_no_connection_is_restarted(watched: Watched) -> 
     assert "Resource tcp.web set to down by tcpcheck" in watched.log()
     assert "Action restart from failover rule t_web" in watched.log()
     assert "t_web" in state(watched.node, NAME)["reason"]
+    assert why(watched.node, NAME).startswith(f"{NAME}: UP Ready: restart called by t_web, because: ")
+    assert "Resource tcp.web set to down by tcpcheck" in why(watched.node, NAME)
 
 
 def test_a_process_that_is_missing_restarts_the_module(watched: Watched) -> None:
@@ -47,6 +49,7 @@ def test_a_process_that_is_missing_restarts_the_module(watched: Watched) -> None
     watched.wait("UP")
     assert "Process listener not running" in watched.log()
     assert "Action stopstart called by errd: Process listener not running" in watched.log()
+    assert "Process listener not running" in why(watched.node, NAME)
 
 
 def test_a_handler_that_mends_the_matter_leaves_the_module_alone(watched: Watched) -> None:
@@ -70,6 +73,7 @@ def test_a_module_that_keeps_failing_is_stopped_by_maxloop(watched: Watched) -> 
     watched.wait("STOP", "NotReady")
     assert watched.calls().count("stop_both") == 3
     assert "Action stop called by maxloop" in watched.log()
+    assert why(watched.node, NAME).startswith(f"{NAME}: STOP NotReady: stop called by maxloop")
 
 
 def test_while_the_router_does_not_answer_the_module_waits_and_then_starts_by_itself(
@@ -81,6 +85,7 @@ def test_while_the_router_does_not_answer_the_module_waits_and_then_starts_by_it
     )
     watched.wait("WAIT", "NotReady")
     assert "p_router" in state(watched.node, NAME)["reason"]
+    assert "Resource ping.router set to down" in why(watched.node, NAME)
     assert watched.calls() == []
     cluster.client.run(
         f"ip address add {router}/24 dev $(ip -o route get {watched.node.address} | grep -o 'dev [^ ]*' | cut -d' ' -f2)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.nodes import Lab, wait_for
 from tests.system.mirror import NAME, Mirror
 from tests.system.modules import NOTES, light_module
-from tests.system.product import mark, messages, package, safekit, shown, state, wait_state
+from tests.system.product import mark, messages, package, safekit, shown, state, wait_state, why
 
 
 def test_power_cut_of_the_primary_loses_no_acknowledged_write(mirror: Mirror) -> None:
@@ -18,10 +18,13 @@ def test_power_cut_of_the_primary_loses_no_acknowledged_write(mirror: Mirror) ->
     written = mirror.writer.stop()
     assert written.trouble
     mirror.assert_kept(written.promised, survivor)
+    assert why(survivor, NAME).startswith(f"{NAME}: ALONE Ready: no heartbeat, because: ")
+    assert f"no heartbeat from {victim.name}" in why(survivor, NAME)
 
     victim.power_on()
     mirror.wait_roles(survivor)
     mirror.assert_same_trees()
+    assert "the machine started again; before, the module was PRIM Ready" in safekit(victim, f"why -m {NAME} -s 3").out
     mirror.assert_kept(written.promised, victim)
 
 

@@ -31,7 +31,7 @@ from safekit.api.server import serve
 from safekit.config.errors import ConfigError
 from safekit.paths import Paths
 from safekit.store.command_log import CommandLog
-from safekit.store.entries import LogEntry, ResourceValue
+from safekit.store.entries import Change, LogEntry, ResourceValue
 from safekit.store.module_log import ModuleLog
 from safekit.store.resources import Resources
 
@@ -256,6 +256,10 @@ class SmallNode:
         if after is None:
             return await self.logs[am].last(lines, verbose)
         return await self.logs[am].newer(after, lines, verbose, wait)
+
+    async def why(self, am: str, moves: int) -> tuple[Change, ...]:
+        self._info(am)
+        return await self.logs[am].changes(moves)
 
     async def add_log(self, am: str, level: Literal["I", "E"], message: str, origin: str) -> None:
         self._info(am)

@@ -13,6 +13,7 @@ from safekit.automaton.vocabulary import (
     Become,
     Checkers,
     Command,
+    Entered,
     Held,
     Links,
     Perform,
@@ -53,6 +54,8 @@ class Node:
                         self.asked = effect
                         if not self.waits:
                             events.append(self.perform(effect))
+                    case Entered():
+                        pass
                     case _:
                         raise AssertionError(effect)
 

@@ -489,10 +489,25 @@ def test_exactly_one_of_two_equal_histories_yields() -> None:
     assert first is not second
 
 
+def test_who_serves_with_the_newer_history_never_yields_to_who_gives_his_up() -> None:
+    newer = data.alone(BOTH, "n2", "b", 0, Role.ALONE)
+    gives_up = PeerView(True, 1, Role.ALONE, T, Wish.AUTO, BOTH, was=Role.PRIM)
+    serving = step(replace(ALONE, node="n2", record=newer, was=Role.SECOND), gives_up)[0]
+    assert serving.row != "yield_alone"
+    other = PeerView(True, 1, Role.ALONE, T, Wish.AUTO, newer, was=Role.SECOND)
+    assert step(replace(ALONE, record=BOTH, was=Role.PRIM), other)[0].row == "yield_alone"
+
+
 def test_a_primary_never_connects_to_a_secondary_that_was_ready() -> None:
     was_ready = replace(SECOND, readiness=T, data=DataPhase.CUT, row="restart_second")
     assert not spoken(was_ready, 1).listening
     assert spoken(replace(was_ready, data=DataPhase.RECEIVING), 1).listening
+
+
+def test_the_log_says_why_the_other_node_changed_its_state() -> None:
+    stopped = replace(SECOND_VIEW, role=Role.STOP, readiness=Readiness.NOT_READY, reason="stop called by root")
+    _, effects = step(PRIM, stopped)
+    assert Say("E", "Remote state STOP NotReady (stop called by root)") in effects
 
 
 def test_remote_states_are_logged_as_they_change() -> None:

@@ -27,6 +27,7 @@ from safekit.cli.display import lasted, progress_line, size
 from safekit.cli.exit_codes import MEANINGS, STATE_CODES, ExitCode, of_error
 from safekit.cli.reference import page
 from safekit.paths import Paths
+from safekit.store.entries import Cause, Change
 from tests.unit.api.small_node import DATE, SmallNode
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "cli.md"
@@ -83,6 +84,9 @@ class NodeThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+    def write_change(self, change: Change) -> None:
+        self._loop.call_soon_threadsafe(self.node.logs["db"].write_change, change)
 
     def move(self, am: str, state: StateInfo) -> None:
         async def move() -> None:
@@ -370,10 +374,26 @@ def test_resources_and_command_log_are_shown(db: NodeThread, safekit: Command) -
     assert "-r custom.a -v down" in safekit("cmdlog").out
 
 
+def test_why_answers_in_one_line_and_shows_what_led_there(db: NodeThread, safekit: Command) -> None:
+    began, later = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
+    cause = Cause(began, "Resource tcp.web set to down by tcp")
+    db.write_change(Change(began, 1, "STOP", "NotReady", "stopstart called by t_web", (cause,), False))
+    db.write_change(Change(later, 1, "WAIT", "Transient", "start called automatically", (), False))
+    line, *chain = safekit("why", "-m", "db").out.splitlines()
+    assert line.startswith("db: STOP NotReady: ")
+    assert line.endswith("because: stopstart called by t_web; Resource tcp.web set to down by tcp")
+    assert [one.split(maxsplit=2)[2] for one in chain] == [
+        "Resource tcp.web set to down by tcp",
+        "STOP NotReady (stopstart called by t_web)",
+        "WAIT Transient (start called automatically)",
+    ]
+    assert safekit("why", "-m", "db", "-1").out == line + "\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
-        *("state", "state -m db -v", "log -m db", "cmdlog", "get -m db -r custom.a", "level", "-p"),
+        *("state", "state -m db -v", "log -m db", "why -m db", "cmdlog", "get -m db -r custom.a", "level", "-p"),
         *("module list", "module listid", "module getports -m db", "confinfo -m db", "confcheck -m db"),
         *("cluster state", "cluster confinfo", "boot status -m db", "waitstop -m db"),
     ],

@@ -15,7 +15,8 @@ import pytest
 
 from safekit.store.command_log import CommandLog
 from safekit.store.database import PENDING_LIMIT, Database
-from safekit.store.module_log import ModuleLog
+from safekit.store.entries import Cause, Change
+from safekit.store.module_log import KEPT_CHANGES, ModuleLog
 from safekit.store.resources import Resources
 
 START = datetime(2026, 11, 22, 3, 0, 0, 123456, tzinfo=UTC)
@@ -208,7 +209,8 @@ async def test_what_was_written_survives_a_kill(tmp_path: Path) -> None:
     program = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from safekit.store.module_log import ModuleLog
+from safekit.store.entries import Cause, Change
+from safekit.store.module_log import KEPT_CHANGES, ModuleLog
 async def main():
     log = ModuleLog("db", Path(sys.argv[1]), journal=lambda *line: None)
     await log.open()
@@ -300,3 +302,24 @@ async def test_command_has_a_start_and_an_end_with_its_return_code(tmp_path: Pat
         (1, "END", "swap", "db", "1 module db is not PRIM"),
     ]
     await commands.close()
+
+
+async def test_changes_are_given_back_by_moves_with_their_causes(log: ModuleLog) -> None:
+    cause = Cause(START, "Resource tcp.web set to down by tcp")
+    known = [
+        Change(START, 1, "PRIM", "Ready", "start called by root", (), True),
+        Change(START, 2, "STOP", "NotReady", "stopstart called by t_web", (cause,), False),
+        Change(START, 2, "SECOND", "Ready", "synchronised with the primary", (), True),
+    ]
+    assert await log.changes(1) == ()
+    for change in known:
+        log.write_change(change)
+    assert await log.changes(1) == tuple(known[1:])
+    assert await log.changes(9) == tuple(known)
+
+
+async def test_of_changes_only_the_newest_are_kept(log: ModuleLog) -> None:
+    for move in range(KEPT_CHANGES + 10):
+        log.write_change(Change(START, move, "PRIM", "Ready", "", (), True))
+    kept = await log.changes(KEPT_CHANGES * 2)
+    assert (len(kept), kept[0].move) == (KEPT_CHANGES, 10)

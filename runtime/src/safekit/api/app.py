@@ -77,6 +77,7 @@ class Api:
             ("PUT", module + "/resources/{name:path}", self.set_resource),
             ("GET", module + "/log", self.log),
             ("POST", module + "/log", self.add_log),
+            ("GET", module + "/why", self.why),
             ("GET", module + "/rfs/stats", self.rfs_stats),
             ("GET", module + "/rfs/comparison", self.rfs_comparison),
             ("POST", module + "/rfs/comparison", self.rfs_compare),
@@ -260,6 +261,13 @@ class Api:
         query.finish()
         work = self._face.log(_am(request), lines, verbose, after, wait)
         return answer({"entries": await self._poll(request, work)})
+
+    async def why(self, request: Request) -> Response:
+        """GET /modules/AM/why."""
+        query = Fields.of_query(request)
+        moves = query.whole("moves", 1, 1, MOST_LINES)
+        query.finish()
+        return answer({"changes": await self._face.why(_am(request), moves)})
 
     async def add_log(self, request: Request) -> Response:
         """POST /modules/AM/log."""

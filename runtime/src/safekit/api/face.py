@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from safekit.api.replicated import ReplicationFace
-from safekit.store.entries import LogEntry, ResourceValue
+from safekit.store.entries import Change, LogEntry, ResourceValue
 
 Action = Literal["start", "stop", "restart", "stopstart", "forcestop", "swap", "prim", "second"]
 ACTIONS: tuple[Action, ...] = ("start", "stop", "restart", "stopstart", "forcestop", "swap", "prim", "second")
@@ -328,6 +328,9 @@ class NodeFace(ReplicationFace, Protocol):
         """The last `lines` entries, oldest first; with `after`, those newer than that id, awaited for at most `wait`
         seconds.
         """
+
+    async def why(self, am: str, moves: int) -> tuple[Change, ...]:
+        """The changes of state of the last `moves` moves and what led to each, oldest first."""
 
     async def add_log(self, am: str, level: Literal["I", "E"], message: str, origin: str) -> None:
         """`safekit printi` / `printe`: a script speaks in the module log."""

@@ -19,6 +19,7 @@ from safekit.automaton.vocabulary import (
     Checkers,
     Command,
     Effect,
+    Entered,
     Held,
     Links,
     Perform,
@@ -149,7 +150,8 @@ def _advance(state: FarmState) -> tuple[FarmState, tuple[Effect, ...]]:
                 plan=state.plan[1:],
                 serial=state.serial + 1,
             )
-            effects.append(Say("E", f"Local state {head.role} {head.readiness} ({state.reason})"))
+            settled = head.readiness is not Readiness.TRANSIENT and not state.rebound
+            effects.append(Entered(head.role, head.readiness, state.reason, settled))
         if state.plan:
             return state, (*effects, *_perform(state))
         state, more = _decide(state)
@@ -229,5 +231,5 @@ def _blocked(state: FarmState, readiness: Readiness, *waiting: str) -> tuple[Far
         return state, ()
     reason = "; ".join(waiting)
     return replace(state, readiness=readiness, waiting=waiting, reason=reason), (
-        Say("E", f"Local state {WAIT} {readiness} ({reason})"),
+        Entered(WAIT, readiness, reason, settled=readiness is NR),
     )

@@ -191,6 +191,19 @@ class Say:
 
 
 @dataclass(frozen=True)
+class Entered:
+    """Effect: the module is in this state now, for this reason; the log shows it, and `safekit why` what led to it.
+
+    `settled`: no plan goes on from here by itself.
+    """
+
+    role: Role
+    readiness: Readiness
+    reason: str
+    settled: bool
+
+
+@dataclass(frozen=True)
 class Connect:
     """Effect: connect the data plane to the peer, which listens. Answered by data events, not by a step.
 
@@ -202,7 +215,7 @@ class Connect:
     clean: bool
 
 
-Effect = Perform | Say | Connect
+Effect = Perform | Say | Entered | Connect
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ out.
 | you want | type |
 |---|---|
 | to see what runs where | `safekit state` |
-| to know why | `safekit log -m AM` |
+| to know why | `safekit why -m AM`, `safekit log -m AM` |
 | to watch | `safekit logview -m AM` |
 | to start a module that is STOP | `safekit start -m AM` |
 | to move the application to the other node | `safekit swap -m AM` |

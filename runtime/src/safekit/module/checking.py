@@ -25,6 +25,7 @@ from safekit.checkers import (
 )
 from safekit.config import Proc, Service, failover_rules
 from safekit.config.model import CustomCheck, PingCheck, TcpCheck
+from safekit.rules import resources_of
 from safekit.store.resources import Resources
 
 CLASSES = ("tcp.", "ping.", "intf.", "ip.", "custom.", "module.", "splitbrain.", "proc.")
@@ -116,6 +117,15 @@ class Checking:
     def changed(self) -> None:
         """A resource has another value: the rules are evaluated at once."""
         self._changed.set()
+
+    def named_by(self, reason: str) -> frozenset[str]:
+        """Patterns of the resources of the rules that a reason names."""
+        return frozenset(
+            f"{resource.kind}.*" if resource.name in ("?", "*") else str(resource)
+            for rule in self._machine.rules
+            if rule.label in reason.replace(";", " ").split()
+            for resource in resources_of(rule.condition)
+        )
 
     # --- which ---
 

@@ -25,6 +25,7 @@ from safekit.automaton.vocabulary import (
     Become,
     Command,
     Effect,
+    Entered,
     Held,
     Perform,
     Resumed,
@@ -39,6 +40,7 @@ from safekit.automaton.vocabulary import (
 from safekit.config import Cluster, UserConfig
 from safekit.membership import ChannelError, Pulse, PulseEvent
 from safekit.module.checking import Checking, Place
+from safekit.module.chronicle import Chronicle
 from safekit.module.files import UnreadableFile, read_json, write_json
 from safekit.module.settings import Settings, read_settings, write_settings
 from safekit.paths import Paths
@@ -95,6 +97,7 @@ class Module(ABC, Generic[S]):
         self._rules_held: tuple[str, ...] = ()
         self._pending: tuple[str, ...] = ()
         self._told: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+        self._chronicle = Chronicle()
         self.restored = False
         self.state: S = self._fresh()
         self._vip: Any = self._make_vip()
@@ -150,6 +153,8 @@ class Module(ABC, Generic[S]):
         """Open the logs and find the state that an earlier daemon left."""
         await self.log.open()
         await self.resources.open()
+        last = (await self.log.changes(1))[-1:]
+        self._chronicle = Chronicle(last[0] if last else None)
         try:
             saved = read_json(self._state_file)
             if saved is not None:
@@ -167,8 +172,16 @@ class Module(ABC, Generic[S]):
         if self.restored and self.state.role is not Role.STOP:
             self.log.write("safekit", "I", f"safekitd is back; the module is {self.state.role} {self.state.readiness}")
             await self._pick_up()
+        await self._note_restart_of_machine()
         self.spawn(self._loop(), "loop")
         self._events.put_nowait(Resumed())
+
+    async def _note_restart_of_machine(self) -> None:
+        """The module is stopped though nobody stopped it: the machine went down under it."""
+        for last in (await self.log.changes(1))[-1:]:
+            if self.state.role is Role.STOP and last.state != Role.STOP:
+                reason = f"the machine started again; before, the module was {last.state} {last.substate}"
+                self._entered(Entered(self.state.role, self.state.readiness, reason, settled=True))
 
     async def close(self) -> None:
         """End the tasks; stop nothing of the application's."""
@@ -252,10 +265,27 @@ class Module(ABC, Generic[S]):
                 match effect:
                     case Say(level, message):
                         self.log.write(self._origin, level, message)
+                        if level != "I":
+                            self._chronicle.happened(datetime.now(UTC), message)
+                    case Entered():
+                        self._entered(effect)
                     case Perform():
                         self.spawn(self._perform(effect, self.state))
                     case _:
                         self.spawn(self._effect(effect))
+
+    def _entered(self, effect: Entered) -> None:
+        """The log, and with what was heard before it, the chronicle of the module."""
+        self.log.write(self._origin, "E", f"Local state {effect.role} {effect.readiness} ({effect.reason})")
+        change = self._chronicle.changed(
+            datetime.now(UTC),
+            effect.role.value,
+            effect.readiness.value,
+            effect.reason,
+            settled=effect.settled,
+            named=self.checking.named_by(effect.reason),
+        )
+        self.log.write_change(change)
 
     async def _perform(self, effect: Perform, state: S) -> None:
         try:
@@ -339,6 +369,7 @@ class Module(ABC, Generic[S]):
     def ask(self, action: Action, identity: str, sentence: str) -> None:
         """A rule or errd wants an action; refused, it is not taken, and asked for again when it is wanted again."""
         self.log.write("safekit", "C", sentence)
+        self._chronicle.happened(datetime.now(UTC), sentence)
         command = Command(action, identity)
         if why := self.refusal(command):
             self.log.write("safekit", "C", f"Action {action} called by {identity} refused: {why}")
@@ -365,9 +396,12 @@ class Module(ABC, Generic[S]):
         changed = self.resources.set(name, value)
         if changed:
             self.checking.changed()
-            self.log.write(
-                "safekit", "E" if value in ("up", "down") else "I", f"Resource {name} set to {value} by {by}"
-            )
+            sentence, now = f"Resource {name} set to {value} by {by}", datetime.now(UTC)
+            self.log.write("safekit", "E" if value in ("up", "down") else "I", sentence)
+            if value == "down":
+                self._chronicle.holds(now, name, sentence)
+            else:
+                self._chronicle.over(now, name, sentence)
         return changed
 
     # --- helpers ---

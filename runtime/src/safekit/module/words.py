@@ -29,6 +29,7 @@ def write_payload(state: MirrorState) -> dict[str, Any]:
         "n": word.answers,
         "t": word.taking_over,
         "g": word.degraded[:160],
+        "y": word.reason[:160],
     }
 
 
@@ -50,4 +51,5 @@ def read_payload(payload: Mapping[str, Any], peer: PeerView) -> PeerView:
         answers=int(payload.get("n", 0)),
         taking_over=bool(payload.get("t", False)),
         degraded=str(payload.get("g", "")),
+        reason=str(payload.get("y", "")),
     )

@@ -53,7 +53,7 @@ from safekit.paths import Paths
 from safekit.scripts import Outcome, ScriptCall, ScriptRunner
 from safekit.store import dates
 from safekit.store.command_log import CommandLog
-from safekit.store.entries import CommandEntry, LogEntry, ResourceValue
+from safekit.store.entries import Change, CommandEntry, LogEntry, ResourceValue
 
 AnyModule = MirrorModule | FarmModule
 
@@ -591,6 +591,10 @@ class Node:
         if after is None:
             return await log.last(lines, verbose)
         return await log.newer(after, lines, verbose, wait)
+
+    async def why(self, am: str, moves: int) -> tuple[Change, ...]:
+        """The changes of the last moves and what led to them."""
+        return await self._require(am).log.changes(moves)
 
     async def add_log(self, am: str, level: Literal["I", "E"], message: str, origin: str) -> None:
         """A script speaks in the module log."""

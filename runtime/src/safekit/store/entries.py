@@ -55,3 +55,28 @@ class CommandEntry:
     module: str | None
     who: str
     message: str
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Something that was heard before a change of state, in words (UTC)."""
+
+    date: datetime
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a module's state and what led to it.
+
+    Changes of one `move` belong together: it begins where the module left a state in which it could stay and ends
+    where it reached one (`settled`).
+    """
+
+    date: datetime
+    move: int
+    state: str
+    substate: str
+    reason: str
+    causes: tuple[Cause, ...]
+    settled: bool

@@ -1,24 +1,33 @@
-"""The log of one module (spec §11.1): what happened, to the microsecond, for the person who asks why."""
+"""The log of one module (spec §11.1): what happened, to the microsecond, for the person who asks why.
+
+In the same file its changes of state with their causes, which `safekit why` shows.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from safekit.store import dates
 from safekit.store.database import Database
-from safekit.store.entries import LEVELS, VISIBLE_LEVELS, LogEntry
+from safekit.store.entries import LEVELS, VISIBLE_LEVELS, Cause, Change, LogEntry
 from safekit.store.journal import to_journal
 
 KEPT_ENTRIES = 20_000
+KEPT_CHANGES = 2_000
 _PURGE_EVERY = 500
 _MESSAGE_LIMIT = 8_192
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS log (
     id INTEGER PRIMARY KEY, date INTEGER NOT NULL, origin TEXT NOT NULL, level TEXT NOT NULL, message TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS change (
+    id INTEGER PRIMARY KEY, date INTEGER NOT NULL, move INTEGER NOT NULL, state TEXT NOT NULL, substate TEXT NOT NULL,
+    reason TEXT NOT NULL, causes TEXT NOT NULL, settled INTEGER NOT NULL
 );
 """
 _COLUMNS = "SELECT id, date, origin, level, message FROM log"
@@ -122,6 +131,34 @@ class ModuleLog:
         rows = await self._database.read(f"{_COLUMNS} WHERE {where} ORDER BY id LIMIT ?", (after, lines))
         return tuple(_entry(row) for row in rows)
 
+    def write_change(self, change: Change) -> None:
+        """Keep a change of state; the oldest go."""
+        causes = [[dates.to_microseconds(cause.date), cause.sentence] for cause in change.causes]
+        self._database.write(
+            (
+                "INSERT INTO change (date, move, state, substate, reason, causes, settled) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    dates.to_microseconds(change.date),
+                    change.move,
+                    change.state,
+                    change.substate,
+                    change.reason[:_MESSAGE_LIMIT],
+                    json.dumps(causes, ensure_ascii=False),
+                    change.settled,
+                ),
+            ),
+            ("DELETE FROM change WHERE id <= (SELECT max(id) FROM change) - ?", (KEPT_CHANGES,)),
+        )
+
+    async def changes(self, moves: int) -> tuple[Change, ...]:
+        """The changes of the last `moves` moves, oldest first."""
+        rows = await self._database.read(
+            "SELECT date, move, state, substate, reason, causes, settled FROM change "
+            "WHERE move > (SELECT max(move) FROM change) - ? ORDER BY id",
+            (moves,),
+        )
+        return tuple(_change(row) for row in rows)
+
     async def close(self) -> None:
         """Let waiting readers go, write what still waits, close the file."""
         self._closed = True
@@ -143,3 +180,10 @@ def _entry(row: tuple[object, ...]) -> LogEntry:
     number, date, origin, level, message = row
     assert isinstance(number, int)
     return LogEntry(number, dates.from_microseconds(date), str(origin), str(level), str(message))
+
+
+def _change(row: tuple[object, ...]) -> Change:
+    date, move, state, substate, reason, causes, settled = row
+    assert isinstance(move, int)
+    known = tuple(Cause(dates.from_microseconds(at), str(sentence)) for at, sentence in json.loads(str(causes)))
+    return Change(dates.from_microseconds(date), move, str(state), str(substate), str(reason), known, bool(settled))

@@ -8,7 +8,7 @@ from safekit.automaton import data
 from safekit.automaton.data import Decision, Holder
 from safekit.automaton.mirror.plans import PLANS
 from safekit.automaton.mirror.values import DataPhase, MirrorState, PeerView
-from safekit.automaton.vocabulary import Connect, Effect, Readiness, Role, Say, Wish
+from safekit.automaton.vocabulary import Connect, Effect, Entered, Readiness, Role, Say, Wish
 
 T, R, NR = Readiness.TRANSIENT, Readiness.READY, Readiness.NOT_READY
 STOP, WAIT, ALONE, PRIM, SECOND = Role.STOP, Role.WAIT, Role.ALONE, Role.PRIM, Role.SECOND
@@ -36,8 +36,9 @@ def _stay(state: MirrorState, readiness: Readiness, *waiting: str) -> tuple[Mirr
     """Stay in WAIT, and say why when the reason is new."""
     if state.readiness is readiness and state.waiting == waiting:
         return state, ()
-    said = (Say("E", f"Local state {state.role} {readiness} ({'; '.join(waiting)})"),)
-    return replace(state, readiness=readiness, waiting=waiting, reason="; ".join(waiting)), said
+    reason = "; ".join(waiting)
+    entered = Entered(state.role, readiness, reason, settled=readiness is Readiness.NOT_READY)
+    return replace(state, readiness=readiness, waiting=waiting, reason=reason), (entered,)
 
 
 def decide(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
@@ -226,6 +227,9 @@ def _must_yield(state: MirrorState) -> bool:
         return False
     if state.replicated and state.record.holder is Holder.BOTH and peer.record.holder is Holder.ME:
         return state.record.generation in peer.record.history
+    in_mine = state.record.holder is Holder.ME and peer.record.generation in state.record.history
+    if state.replicated and in_mine and peer.record.holder is Holder.BOTH:
+        return False  # the same question, seen from the other side: it yields
     if state.role is PRIM or peer.role is PRIM:
         return False
     mine, theirs = state.was is PRIM, peer.was is PRIM

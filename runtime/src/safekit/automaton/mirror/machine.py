@@ -32,6 +32,7 @@ from safekit.automaton.vocabulary import (
     DataSecondary,
     DataStop,
     Effect,
+    Entered,
     Held,
     Links,
     Pair,
@@ -152,7 +153,8 @@ def _advance(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
         while state.plan and isinstance(state.plan[0], Become):
             head = state.plan[0]
             state = replace(_enter(state, head), plan=state.plan[1:], serial=state.serial + 1)
-            effects.append(Say("E", f"Local state {head.role} {head.readiness} ({state.reason})"))
+            settled = head.readiness is not Readiness.TRANSIENT and not state.rebound
+            effects.append(Entered(head.role, head.readiness, state.reason, settled))
         if state.plan:
             return state, (*effects, *_perform(state))
         if state.urgent:
@@ -330,7 +332,8 @@ def _command(state: MirrorState, command: Command) -> tuple[MirrorState, tuple[E
 
 def _peer(state: MirrorState, peer: PeerView) -> tuple[MirrorState, tuple[Effect, ...]]:
     before, after = said_by(state.peer), said_by(peer)
-    said = (Say("E", f"Remote state {after}"),) if before != after or state.peer.alive is None else ()
+    why = f" ({peer.reason})" if peer.alive and peer.reason else ""
+    said = (Say("E", f"Remote state {after}{why}"),) if before != after or state.peer.alive is None else ()
     return replace(state, peer=peer), said
 
 

@@ -48,6 +48,8 @@ class PeerView:
     """A secondary that has decided to become primary, and is not yet ALONE."""
     degraded: str = ""
     """Why it serves and cannot replicate (spec §4.8); empty when it can."""
+    reason: str = ""
+    """Why it is in its state, in its own words."""
 
     def is_(self, *roles: Role) -> bool:
         """Whether the peer is alive and in one of these states."""
@@ -169,4 +171,5 @@ def spoken(state: MirrorState, version: int) -> PeerView:
         answers=state.peer.asks,
         taking_over=state.row == "failover" and bool(state.plan),
         degraded=state.degraded,
+        reason=state.reason,
     )
