@@ -192,7 +192,13 @@ class Lab:
         if not found.ok:
             return False
         image = node_image()
-        return all(c["State"]["Running"] and c["Config"]["Labels"].get(LABEL) == image for c in json.loads(found.out))
+        # After a reboot of this machine the engine may still take its nodes for running.
+        return all(
+            c["State"]["Running"]
+            and Path(f"/proc/{c['State']['Pid']}").exists()
+            and c["Config"]["Labels"].get(LABEL) == image
+            for c in json.loads(found.out)
+        )
 
     def _clear(self) -> None:
         at_once = ["--time=0"] if self.engine.is_podman else []
