@@ -66,6 +66,16 @@ def test_a_condition_that_ended_is_an_event_and_one_that_never_held_is_none() ->
     chronicle.over(at(2), "tcp.web", "Resource tcp.web set to up by tcp")
     change = chronicle.changed(at(3), "UP", "Ready", "", settled=True, named={"tcp.web"})
     assert sentences(change) == ["Resource tcp.web set to up by tcp"]
+    assert not sentences(chronicle.changed(at(4), "PRIM", "Ready", "", settled=True, named={"tcp.web"}))
+
+
+def test_of_two_events_about_the_same_the_later_one_counts() -> None:
+    chronicle = Chronicle()
+    chronicle.happened(at(0), "Remote state PRIM Ready", "the other node")
+    chronicle.happened(at(1), "no heartbeat from n1")
+    chronicle.happened(at(2), "Remote state UNKNOWN", "the other node")
+    change = chronicle.changed(at(3), "SECOND", "Transient", "no heartbeat", settled=False)
+    assert sentences(change) == ["no heartbeat from n1", "Remote state UNKNOWN"]
 
 
 def test_a_storm_of_events_keeps_the_newest() -> None:

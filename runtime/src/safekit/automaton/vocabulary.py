@@ -7,7 +7,7 @@ Every step can be repeated: a daemon that was killed in the middle of one perfor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -184,10 +184,14 @@ class Perform:
 
 @dataclass(frozen=True)
 class Say:
-    """Effect: a line of the module log (spec §11.1). Levels: C critical, E event, U user, I information."""
+    """Effect: a line of the module log (spec §11.1). Levels: C critical, E event, U user, I information.
+
+    `about`: what it speaks of, when a later line about the same takes its place.
+    """
 
     level: str
     message: str
+    about: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,10 @@ def in_one_line(state: Mapping[str, Any], move: Sequence[Mapping[str, Any]]) -> 
     line = f"{state_name(state)}: {state['reason'] or 'no reason is known'}"
     if not move:
         return line
-    causes = [cause["sentence"] for change in move for cause in change["causes"]]
-    first = move[0]["reason"]
-    told = [sentence for sentence in dict.fromkeys([first, *causes]) if sentence and sentence != state["reason"]]
+    causes = [cause["sentence"] for cause in move[0]["causes"]]
+    told = [
+        sentence for sentence in dict.fromkeys([move[0]["reason"], *causes]) if sentence and sentence != state["reason"]
+    ]
     return line + (f", because: {'; '.join(told)}" if told else "")
 
 

@@ -25,10 +25,11 @@ SENTENCE_LIMIT = 300
 
 @dataclass(frozen=True)
 class _Heard:
-    """`subject` names the condition that it is about; empty for an event."""
+    """`subject`: what it is about. `holds`: a condition, not an event. `told`: it has explained a change."""
 
     subject: str
     cause: Cause
+    holds: bool
     told: bool = False
 
 
@@ -40,21 +41,18 @@ class Chronicle:
         self._settled = last.settled if last else True
         self._heard: list[_Heard] = []
 
-    def happened(self, date: datetime, sentence: str) -> None:
-        """An event that may explain what comes next."""
-        self._hear("", date, sentence)
+    def happened(self, date: datetime, sentence: str, about: str = "") -> None:
+        """An event that may explain what comes next; with `about`, in place of an earlier one about the same."""
+        self._hear(_Heard(about, _cause(date, sentence), holds=False))
 
     def holds(self, date: datetime, subject: str, sentence: str) -> None:
         """A condition that may explain what comes next, until `over`."""
-        self._heard = [heard for heard in self._heard if heard.subject != subject]
-        self._hear(subject, date, sentence)
+        self._hear(_Heard(subject, _cause(date, sentence), holds=True))
 
     def over(self, date: datetime, subject: str, sentence: str) -> None:
         """The condition ended; that is an event, if it was known to hold."""
-        others = [heard for heard in self._heard if heard.subject != subject]
-        if len(others) != len(self._heard):
-            self._heard = others
-            self._hear("", date, sentence)
+        if any(heard.subject == subject and heard.holds for heard in self._heard):
+            self._hear(_Heard(subject, _cause(date, sentence), holds=False))
 
     def changed(
         self, date: datetime, role: str, readiness: str, reason: str, *, settled: bool, named: Collection[str] = ()
@@ -70,16 +68,20 @@ class Chronicle:
         explaining = [
             heard
             for heard in self._heard
-            if any(fnmatchcase(heard.subject, name) for name in named)
+            if (heard.holds and any(fnmatchcase(heard.subject, name) for name in named))
             or (not heard.told and heard.cause.date >= date - RELEVANT)
         ]
         # A condition goes on holding; what it explained once it explains again only where a rule names it.
-        self._heard = [replace(heard, told=heard.told or heard in explaining) for heard in self._heard if heard.subject]
+        self._heard = [replace(heard, told=heard.told or heard in explaining) for heard in self._heard if heard.holds]
         causes = tuple(heard.cause for heard in explaining)[-MOST_CAUSES:]
         return Change(date, self._move, role, readiness, reason, causes, settled)
 
-    def _hear(self, subject: str, date: datetime, sentence: str) -> None:
-        self._heard.append(_Heard(subject, Cause(date, sentence[:SENTENCE_LIMIT])))
-        events = [heard for heard in self._heard if not heard.subject]
+    def _hear(self, new: _Heard) -> None:
+        self._heard = [heard for heard in self._heard if not (new.subject and heard.subject == new.subject)] + [new]
+        events = [heard for heard in self._heard if not heard.holds]
         if len(events) > 2 * MOST_CAUSES:
             self._heard.remove(events[0])
+
+
+def _cause(date: datetime, sentence: str) -> Cause:
+    return Cause(date, sentence[:SENTENCE_LIMIT])

@@ -263,16 +263,20 @@ class Module(ABC, Generic[S]):
                     self._moved.notify_all()
             for effect in effects:
                 match effect:
-                    case Say(level, message):
-                        self.log.write(self._origin, level, message)
-                        if level != "I":
-                            self._chronicle.happened(datetime.now(UTC), message)
+                    case Say(level, message, about):
+                        self.witness(self._origin, level, message, about)
                     case Entered():
                         self._entered(effect)
                     case Perform():
                         self.spawn(self._perform(effect, self.state))
                     case _:
                         self.spawn(self._effect(effect))
+
+    def witness(self, origin: str, level: str, message: str, about: str = "") -> None:
+        """A line of the module log that may explain what comes next; a later one about the same takes its place."""
+        self.log.write(origin, level, message)
+        if level != "I":
+            self._chronicle.happened(datetime.now(UTC), message, about)
 
     def _entered(self, effect: Entered) -> None:
         """The log, and with what was heard before it, the chronicle of the module."""
@@ -368,8 +372,7 @@ class Module(ABC, Generic[S]):
 
     def ask(self, action: Action, identity: str, sentence: str) -> None:
         """A rule or errd wants an action; refused, it is not taken, and asked for again when it is wanted again."""
-        self.log.write("safekit", "C", sentence)
-        self._chronicle.happened(datetime.now(UTC), sentence)
+        self.witness("safekit", "C", sentence)
         command = Command(action, identity)
         if why := self.refusal(command):
             self.log.write("safekit", "C", f"Action {action} called by {identity} refused: {why}")

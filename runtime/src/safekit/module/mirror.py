@@ -134,7 +134,7 @@ class MirrorModule(Module[MirrorState]):
         await super().open()
         self._show_policy()
         if self._record_trouble:
-            self.log.write("rfs", "C", self._record_trouble)
+            self.witness("rfs", "C", self._record_trouble)
 
     # --- steps ---
 
@@ -275,7 +275,7 @@ class MirrorModule(Module[MirrorState]):
         if known.payload is not None:
             peer = read_payload(known.payload, peer)
         if was_alive and not peer.alive and peer.role is not Role.STOP:
-            self.log.write("heart", "C", f"no heartbeat from {self.peer_node}")
+            self.witness("heart", "C", f"no heartbeat from {self.peer_node}")
         self._heard(peer)
 
     def _heard(self, peer: PeerView) -> None:

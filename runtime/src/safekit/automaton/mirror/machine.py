@@ -333,7 +333,11 @@ def _command(state: MirrorState, command: Command) -> tuple[MirrorState, tuple[E
 def _peer(state: MirrorState, peer: PeerView) -> tuple[MirrorState, tuple[Effect, ...]]:
     before, after = said_by(state.peer), said_by(peer)
     why = f" ({peer.reason})" if peer.alive and peer.reason else ""
-    said = (Say("E", f"Remote state {after}{why}"),) if before != after or state.peer.alive is None else ()
+    said = (
+        (Say("E", f"Remote state {after}{why}", about="the other node"),)
+        if before != after or state.peer.alive is None
+        else ()
+    )
     return replace(state, peer=peer), said
 
 
