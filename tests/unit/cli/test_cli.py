@@ -405,8 +405,11 @@ def test_every_reading_command_speaks_json(db: NodeThread, safekit: Command, arg
     assert isinstance(json.loads(result.out), dict)
 
 
-def on_terminal(paths: Paths, *arguments: str) -> tuple[int, str]:
-    """Exit code and output of a command of which a person looks at the output."""
+def on_terminal(paths: Paths, *arguments: str, watch: Callable[[str], object] = lambda shown: None) -> tuple[int, str]:
+    """Exit code and output of a command of which a person looks at the output.
+
+    watch: is given all that was shown so far, each time that there is more.
+    """
     master, slave = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", "COLUMNS": "200"}
     environment.pop("NO_COLOR", None)
@@ -416,6 +419,7 @@ def on_terminal(paths: Paths, *arguments: str) -> tuple[int, str]:
     try:
         while True:
             shown += os.read(master, 65536)
+            watch(shown.decode(errors="replace"))
     except OSError:  # the other side of the terminal is closed
         return process.wait(20), shown.decode()
     finally:
@@ -434,12 +438,15 @@ def test_terminal_gets_colours_and_a_pipe_does_not(db: NodeThread, paths: Paths,
 def test_waiting_person_sees_how_far_the_resynchronisation_is(db: NodeThread, paths: Paths) -> None:
     progress = Progress(50, 10, 20, 1_500_000_000, 3_000_000_000, 50_000_000, 30)
     db.move("db", StateInfo("SECOND", "Transient", DATE, progress=progress))
-    later = threading.Timer(2.5, db.move, ("db", StateInfo("SECOND", "Ready", DATE)))
-    later.start()
-    code, shown = on_terminal(paths, "waitstate", "-m", "db", "SECOND", "-t", "30")
-    later.join()
+    half = "[############------------] 50 %, 1.5 GB of 3.0 GB"
+
+    def end_once_half_is_seen(shown: str) -> None:
+        if half in shown:
+            db.move("db", StateInfo("SECOND", "Ready", DATE))
+
+    code, shown = on_terminal(paths, "waitstate", "-m", "db", "SECOND", "-t", "60", watch=end_once_half_is_seen)
     assert code == 0
-    assert "[############------------] 50 %, 1.5 GB of 3.0 GB" in shown
+    assert half in shown
     assert shown.splitlines()[-1].endswith("db: SECOND Ready")
 
 
