@@ -1,5 +1,5 @@
 // The parser of the wire: whatever arrives, it says "not complete", "not ours", or gives a message that lies wholly inside what arrived.
-#include "../../runtime/native/src/frame.h"
+#include "../../runtime/native/src/listing.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,6 +29,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
             const uint8_t *data = message.data;
             expect(data >= bytes + at + sizeof *frame && data + frame->data_size <= bytes + at + length);
             touch(data, frame->data_size);
+            struct listed entry;
+            const char *name;
+            bool malformed;
+            for (const uint8_t *from = data; listed_next(&from, data + frame->data_size, &entry, &name, &malformed);)
+                expect(from <= data + frame->data_size && name_is_entry(name) && name + entry.name_size == (const char *)from);
         }
         if (message.name && name_is_entry(message.name)) expect(!strchr(message.name, '/') && *message.name && strcmp(message.name, "..") != 0);
         if (message.name && path_is_inside(message.name)) expect(*message.name != '/' && !strstr(message.name, "/../") && strncmp(message.name, "../", 3) != 0);

@@ -269,6 +269,7 @@ static int apply_one(const struct message *message) {
     case OP_RESYNC_BEGIN: return receive_resync_begins(message);
     case OP_LIST_BEGIN:
     case OP_LIST_ENTRY:
+    case OP_LIST_ENTRIES:
     case OP_LIST_END:
     case OP_FILE_META:
     case OP_ZONE_CHECK:
@@ -297,7 +298,7 @@ int apply(const struct message *message, struct object *object) {
 const char *operation_name(unsigned op) {
     static const char *const names[] = {[OP_BIND] = "bind", [OP_SETATTR] = "setattr", [OP_MAKE] = "create", [OP_UNLINK] = "unlink", [OP_RMDIR] = "rmdir",
                                         [OP_RENAME] = "rename", [OP_LINK] = "link", [OP_WRITE] = "write", [OP_FSYNC] = "fsync", [OP_SETXATTR] = "setxattr",
-                                        [OP_REMOVEXATTR] = "removexattr", [OP_FALLOCATE] = "fallocate", [OP_LIST_ENTRY] = "listing entry",
+                                        [OP_REMOVEXATTR] = "removexattr", [OP_FALLOCATE] = "fallocate", [OP_LIST_ENTRY] = "listing entry", [OP_LIST_ENTRIES] = "listing entries",
                                         [OP_LIST_END] = "listing", [OP_FILE_META] = "file attributes", [OP_ZONE_DATA] = "zone", [OP_ZONE_CHECK] = "digest"};
     return op < sizeof names / sizeof *names && names[op] ? names[op] : "frame";
 }

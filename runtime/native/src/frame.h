@@ -2,7 +2,7 @@
 #pragma once
 #include "common.h"
 
-#define WIRE_VERSION 3u
+#define WIRE_VERSION 4u
 #define FRAME_DATA_LIMIT (1u << 20)
 #define ZONE_SIZE (1u << 20)
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire is little endian and frames travel as they lie in memory");
@@ -32,6 +32,7 @@ enum frame_op {
     OP_ZONE_CHECK, // digest (data, XXH3 of 128 bits) of a range
     OP_ZONE_DATA,
     OP_ZONE_HOLE,
+    OP_LIST_ENTRIES, // many entries (data); see listing.h
     OP_BARRIER, // everything before it must be durable; `valid` says which barrier
     // comparison on line, primary -> secondary; see verify.h
     OP_VERIFY_BEGIN = 80,
@@ -51,6 +52,7 @@ enum frame_op {
     OP_DURABLE,       // every frame up to `seq` is on disk
     OP_ZONE_DIFFERS,
     OP_CREATED, // an object of a listing was missing: `name` is its kind (d, f), its directory and its key on the primary
+    OP_LIST_DIFFERS, // of the files that OP_LIST_ENTRIES `seq` asked about these (data: 16 bit each, in the order of the questions) differ
     OP_TROUBLE, // the secondary leaves: `name` says why
     OP_VERIFY_ASK = 176,
     OP_VERIFY_DIFFERS, // the object `size` of directory `valid`, of which `name` is the path: `mode` says in what

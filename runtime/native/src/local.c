@@ -1,15 +1,23 @@
 // Modifications of a local tree, by descriptor. See local.h.
 #include "local.h"
 #include "frame.h"
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
+
+#ifndef SYS_listxattrat
+#define SYS_listxattrat 465 // the same for every architecture
+#endif
 
 void local_thread_begin(void) { unshare(CLONE_FS); }
 
@@ -224,6 +232,40 @@ static bool xattr_next(const unsigned char **at, const unsigned char *end, const
     if (*size > (size_t)(end - *value)) return false;
     *at = *value + *size;
     return true;
+}
+
+// What listxattr() says of an entry; -1 with errno.
+static ssize_t names_of_entry(int parent, const char *name, char *names, size_t size) {
+    static atomic_bool refused; // by a kernel before 6.13
+    if (!atomic_load(&refused)) {
+        long got = syscall(SYS_listxattrat, parent, name, AT_SYMLINK_NOFOLLOW, names, size);
+        if (got >= 0 || (errno != ENOSYS && errno != EPERM)) return got;
+        atomic_store(&refused, true);
+    }
+    char path[sizeof(struct proc_path) + 257];
+    snprintf(path, sizeof path, "%s/%s", proc_path(parent).text, name);
+    return llistxattr(path, names, size);
+}
+
+int xattrs_digest(int parent, const char *name, uint64_t *digest) {
+    char names[1024];
+    *digest = 0;
+    ssize_t got = names_of_entry(parent, name, names, sizeof names);
+    if (got == 0 || (got < 0 && errno == EOPNOTSUPP)) return 0;
+    if (got < 0 && errno != ERANGE) return errno;
+    int object = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (object < 0) return errno;
+    unsigned char *block;
+    size_t size;
+    int error = xattrs_read(object, &block, &size);
+    close(object);
+    const char *one;
+    const unsigned char *value;
+    uint32_t value_size;
+    for (const unsigned char *at = block, *from = block; !error && xattr_next(&at, block + size, &one, &value, &value_size); from = at)
+        *digest += XXH3_64bits(from, (size_t)(at - from));
+    free(block);
+    return error;
 }
 
 int xattrs_apply(int object, const unsigned char *block, size_t size) {

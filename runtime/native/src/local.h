@@ -41,4 +41,6 @@ int local_remove_tree(int parent, const char *name, uint64_t *work); // counts w
 
 // Extended attributes as one block: name\0 u32 size value ... An object without any gives size 0.
 int xattrs_read(int object, unsigned char **block, size_t *size);
+// The same in one number, whatever their order; 0: none. Of an entry of a directory, without opening it where it has none.
+int xattrs_digest(int parent, const char *name, uint64_t *digest);
 int xattrs_apply(int object, const unsigned char *block, size_t size);

@@ -21,10 +21,13 @@ static struct mark *find(const struct mark_set *set, uint32_t directory, uint64_
 
 bool marks_add(struct mark_set *set, uint32_t directory, uint64_t key, uint32_t flags) {
     if ((set->used + 1) * 4 > set->size * 3) {
-        struct mark_set grown = {.size = set->size ? set->size * 2 : 1024};
+        size_t kept = 0;
+        for (size_t i = 0; i < set->size; i++) kept += (set->slot[i].flags & ~PRESENT) != 0;
+        // Where most were taken there is room enough without them.
+        struct mark_set grown = {.size = !set->size ? 1024 : kept * 2 < set->size ? set->size : set->size * 2};
         grown.slot = must(calloc(grown.size, sizeof *grown.slot));
         for (size_t i = 0; i < set->size; i++) {
-            if (!(set->slot[i].flags & MARK_ANY)) continue;
+            if (!(set->slot[i].flags & ~PRESENT)) continue;
             *find(&grown, set->slot[i].directory, set->slot[i].key) = set->slot[i];
             grown.used++;
         }
@@ -43,7 +46,7 @@ bool marks_add(struct mark_set *set, uint32_t directory, uint64_t key, uint32_t 
 
 uint32_t marks_get(const struct mark_set *set, uint32_t directory, uint64_t key) {
     const struct mark *mark = find(set, directory, key);
-    return mark ? mark->flags & MARK_ANY : 0;
+    return mark ? mark->flags & ~PRESENT : 0;
 }
 
 uint32_t marks_take(struct mark_set *set, uint32_t directory, uint64_t key, uint32_t flags) {

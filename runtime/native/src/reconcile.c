@@ -1,4 +1,5 @@
 // The secondary's half of a resynchronisation: makes listings equal, compares zones, writes what differs.
+#include "listing.h"
 #include "local.h"
 #include "receive.h"
 #include "select.h"
@@ -134,13 +135,13 @@ static void tell_created(char kind, const struct frame *f) {
     receive_answer(OP_CREATED, f->seq, what);
 }
 
-static int list_entry(const struct message *message) {
+// *kept: what was here under this name stays, and is as `st` says.
+static int list_entry(const struct message *message, struct stat *st, bool *kept) {
     const struct frame *f = &message->frame;
     if (listing.fd < 0 || !name_is_entry(message->name)) return EPROTO;
     remember_name(message->name);
     receive_worked();
-    struct stat st;
-    bool here = fstatat(listing.fd, message->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    bool here = fstatat(listing.fd, message->name, st, AT_SYMLINK_NOFOLLOW) == 0;
     struct claim *claim = f->flags & FRAME_CLAIM ? claim_by_key(f->size) : NULL;
     struct stat claimed;
     if (claim && local_stat(claim->object, &claimed) == 0 && claimed.st_nlink == 0) {
@@ -148,21 +149,22 @@ static int list_entry(const struct message *message) {
         claim->directory = DIRECTORY_LIMIT;
         claim = NULL;
     }
-    bool replace = here && is_other(&st, message), linked = !S_ISDIR(f->mode) && !(f->flags & FRAME_FULL) && (f->flags & FRAME_CLAIM || (here && st.st_nlink > 1));
+    bool replace = here && is_other(st, message), linked = !S_ISDIR(f->mode) && !(f->flags & FRAME_FULL) && (f->flags & FRAME_CLAIM || (here && st->st_nlink > 1));
     // A copy that was served may have other names of a file than its source, and a listing shows only those of one directory.
-    if (linked && state_is_doubtful() && (!here || f->offset != st.st_nlink)) tell_created('l', f);
+    if (linked && state_is_doubtful() && (!here || f->offset != st->st_nlink)) tell_created('l', f);
     if (here && !replace && !S_ISDIR(f->mode)) {
-        struct claim *other = claim_by_inode(&st);
+        struct claim *other = claim_by_inode(st);
         if (claim) replace = other != claim;
-        else if (f->flags & FRAME_CLAIM) replace = other || (f->flags & FRAME_LINKED && st.st_nlink > 1);
+        else if (f->flags & FRAME_CLAIM) replace = other || (f->flags & FRAME_LINKED && st->st_nlink > 1);
         // One name there, several here: whatever else has this inode here will be compared on its own.
-        else replace = st.st_nlink > 1 && (other || f->flags & FRAME_FULL || !S_ISREG(f->mode));
+        else replace = st->st_nlink > 1 && (other || f->flags & FRAME_FULL || !S_ISREG(f->mode));
     }
     int error = 0;
     if (replace) {
         error = local_remove_tree(listing.fd, message->name, &listing.work);
         here = false;
     }
+    *kept = here && !claim;
     if (!error && !here) {
         if (claim) {
             error = local_link(claim->object, listing.fd, message->name);
@@ -178,6 +180,47 @@ static int list_entry(const struct message *message) {
     error = set_metadata(object, message);
     close(object);
     return error;
+}
+
+static int list_one(const struct message *message) {
+    struct stat st;
+    bool kept;
+    return list_entry(message, &st, &kept);
+}
+
+// Whether a file is all that the listing says of it. An empty one, that is: of its bytes the listing says nothing.
+static bool is_as_listed(const struct stat *st, const struct listed *entry, const char *name) {
+    uint64_t attributes;
+    return S_ISREG(st->st_mode) && st->st_nlink == 1 && st->st_size == 0 && entry->size == 0 && st->st_mode == entry->mode && st->st_uid == entry->uid &&
+           st->st_gid == entry->gid && st->st_mtim.tv_sec == entry->mtime_s && st->st_mtim.tv_nsec == entry->mtime_n &&
+           xattrs_digest(listing.fd, name, &attributes) == 0 && attributes == entry->attributes;
+}
+
+static int list_entries(const struct message *message) {
+    static uint16_t differing[FRAME_DATA_LIMIT / sizeof(struct listed)]; // of the thread that reads the stream
+    const unsigned char *at = message->data, *end = at + message->frame.data_size;
+    struct listed entry;
+    const char *name;
+    bool malformed;
+    unsigned questions = 0, differ = 0;
+    int error = 0;
+    while (!error && listed_next(&at, end, &entry, &name, &malformed)) {
+        struct message one = {.frame = {.op = OP_LIST_ENTRY, .flags = entry.flags & FRAME_FULL, .seq = message->frame.seq, .size = entry.key, .offset = 1,
+                                        .mode = entry.mode, .uid = entry.uid, .gid = entry.gid, .mtime_s = entry.mtime_s, .mtime_n = entry.mtime_n},
+                              .name = name};
+        struct stat st;
+        bool kept = false;
+        if (!S_ISREG(entry.mode) && !S_ISDIR(entry.mode)) return EPROTO;
+        error = list_entry(&one, &st, &kept);
+        if (!(entry.flags & LISTED_ASKED)) continue;
+        if (!kept || !is_as_listed(&st, &entry, name)) differing[differ++] = (uint16_t)questions;
+        questions++;
+    }
+    if (!error && malformed) error = EPROTO;
+    if (error || !differ) return error;
+    struct message answer = {.frame = {.op = OP_LIST_DIFFERS, .seq = message->frame.seq, .data_size = (uint32_t)(differ * sizeof *differing)}, .data = differing};
+    receive_send(&answer);
+    return 0;
 }
 
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
@@ -281,7 +324,8 @@ static int zone_hole(const struct message *message) {
 int reconcile(const struct message *message) {
     switch (message->frame.op) {
     case OP_LIST_BEGIN: return begin_listing(message);
-    case OP_LIST_ENTRY: return list_entry(message);
+    case OP_LIST_ENTRY: return list_one(message);
+    case OP_LIST_ENTRIES: return list_entries(message);
     case OP_LIST_END: return end_listing(message);
     case OP_FILE_META: return file_meta(message);
     case OP_ZONE_CHECK: return zone_check(message);

@@ -13,10 +13,12 @@
 #include "events.h"
 #include "local.h"
 #include "dirty.h"
+#include "listing.h"
 #include "select.h"
 #include "state.h"
 #include "stream.h"
 #include "throttle.h"
+#include "todo.h"
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 #include <dirent.h>
@@ -26,11 +28,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define CHECKS 4096
 #define PIECE (128u << 10) // what one digest speaks for, and what is copied when it differs
 #define SMALL_FILE 16384
+#define OVERLAYFS_SUPER_MAGIC 0x794c7630
 #define YOUNG_GRACE_S 3600 // for clocks that differ (spec 4.9.2-3)
 
 struct check {
@@ -70,14 +74,14 @@ static unsigned char zone[ZONE_SIZE]; // of the thread
 
 bool resync_active(void) { return atomic_load(&resync.active); }
 
-static uint32_t todo_get(unsigned directory, uint64_t key) {
+uint32_t todo_get(unsigned directory, uint64_t key) {
     pthread_mutex_lock(&resync.lock);
     uint32_t flags = marks_get(&resync.todo.marks, directory, key);
     pthread_mutex_unlock(&resync.lock);
     return flags;
 }
 
-static uint32_t todo_take(unsigned directory, uint64_t key, uint32_t flags) {
+uint32_t todo_take(unsigned directory, uint64_t key, uint32_t flags) {
     pthread_mutex_lock(&resync.lock);
     uint32_t taken = marks_take(&resync.todo.marks, directory, key, flags);
     resync.taken += taken != 0;
@@ -85,22 +89,46 @@ static uint32_t todo_take(unsigned directory, uint64_t key, uint32_t flags) {
     return taken;
 }
 
-static void todo_add(unsigned directory, uint64_t key, uint32_t flags) {
+void todo_add(unsigned directory, uint64_t key, uint32_t flags) {
     pthread_mutex_lock(&resync.lock);
     marks_add(&resync.todo.marks, directory, key, flags);
     pthread_mutex_unlock(&resync.lock);
 }
 
-// ---- listings ----
+// ---- what is left to do ----
 
-static DIR *open_entries(int object) {
+uint32_t todo_mark(unsigned directory, uint64_t key, uint32_t flags) {
+    pthread_mutex_lock(&resync.lock);
+    if (flags) marks_add(&resync.todo.marks, directory, key, flags);
+    flags = marks_get(&resync.todo.marks, directory, key);
+    pthread_mutex_unlock(&resync.lock);
+    return flags;
+}
+
+void todo_drop(unsigned directory, uint64_t key, uint32_t flags) {
+    pthread_mutex_lock(&resync.lock);
+    marks_take(&resync.todo.marks, directory, key, flags);
+    pthread_mutex_unlock(&resync.lock);
+}
+
+void todo_done(uint64_t files) {
+    pthread_mutex_lock(&resync.lock);
+    resync.progress.files_done += files;
+    pthread_mutex_unlock(&resync.lock);
+}
+
+bool resync_is_full(void) { return resync.full; }
+
+bool resync_is_young(const struct stat *st) { return st->st_ctim.tv_sec >= resync.todo.since - YOUNG_GRACE_S; }
+
+DIR *open_entries(int object) {
     int fd = local_reopen(object, O_RDONLY | O_DIRECTORY);
     DIR *entries = fd < 0 ? NULL : fdopendir(fd);
     if (!entries && fd >= 0) close(fd);
     return entries;
 }
 
-static void describe(struct frame *frame, const struct stat *st) {
+void describe(struct frame *frame, const struct stat *st) {
     frame->mode = st->st_mode;
     frame->uid = st->st_uid;
     frame->gid = st->st_gid;
@@ -109,73 +137,11 @@ static void describe(struct frame *frame, const struct stat *st) {
     frame->mtime_n = (uint32_t)st->st_mtim.tv_nsec;
 }
 
-static void list_entry(const struct directory *directory, int parent, const char *name, const struct stat *st, bool full) {
-    uint64_t key = mark_key(directory->index, st->st_dev, st->st_ino);
-    mode_t type = st->st_mode & S_IFMT;
-    if (full && type == S_IFDIR) todo_add(directory->index, key, MARK_LIST | MARK_TREE);
-    if (full && type == S_IFREG) todo_add(directory->index, key, MARK_CONTENT);
-    uint32_t flags = todo_get(directory->index, key);
-    struct message message = {.frame = {.op = OP_LIST_ENTRY, .size = key}, .name = name};
-    describe(&message.frame, st);
-    if (flags & (MARK_CONTENT | MARK_LIST | MARK_TREE)) message.frame.flags |= FRAME_FULL;
-    if (type != S_IFDIR && st->st_nlink > 1) message.frame.flags |= FRAME_CLAIM;
-    message.frame.offset = st->st_nlink;
-    // When everything is listed, claims sort out which names belong together. When not, a name that is not listed may share an inode with this one.
-    if (flags & MARK_LINKED && !resync.full) message.frame.flags |= FRAME_LINKED;
-    char target[PATH_MAX] = "";
-    unsigned char *xattrs = NULL;
-    if (type == S_IFLNK) {
-        ssize_t size = readlinkat(parent, name, target, sizeof target - 1);
-        if (size < 0) return;
-        target[size] = 0;
-        message.name2 = target;
-    } else if (type != S_IFDIR && type != S_IFREG) {
-        int object = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-        size_t size = 0;
-        if (object >= 0 && xattrs_read(object, &xattrs, &size) == 0) message.frame.data_size = (uint32_t)size;
-        if (object >= 0) close(object);
-        message.data = xattrs;
-    }
-    stream_send(&message, NULL, true);
-    free(xattrs);
-}
-
-// With namespace_lock held for writing.
-static void send_listing(struct inode *inode) {
-    const struct directory *directory = inode->directory;
-    uint32_t taken = todo_take(directory->index, inode_key(inode), MARK_LIST | MARK_TREE | MARK_META | MARK_YOUNG);
-    DIR *entries = open_entries(inode->fd);
-    if (!entries) {
-        if (errno != ENOENT) stream_lose("a directory cannot be read");
-        return;
-    }
-    struct message begin = {.frame = {.op = OP_LIST_BEGIN, .valid = directory->index}};
-    if (stream_send(&begin, inode, true)) {
-        for (struct dirent *entry; (entry = readdir(entries));) {
-            struct stat st;
-            if (!name_is_entry(entry->d_name) || fstatat(dirfd(entries), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
-            if (S_ISDIR(st.st_mode) && st.st_dev != directory->dev) continue; // another file system is mounted there
-            if (select_excludes(directory, dirfd(entries), entry->d_name, st.st_mode)) continue;
-            if (taken & MARK_YOUNG && st.st_ctim.tv_sec >= resync.todo.since - YOUNG_GRACE_S && (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)))
-                todo_add(directory->index, mark_key(directory->index, st.st_dev, st.st_ino), S_ISDIR(st.st_mode) ? MARK_LIST | MARK_YOUNG : MARK_CONTENT);
-            list_entry(directory, dirfd(entries), entry->d_name, &st, taken & MARK_TREE);
-        }
-        struct stat st;
-        unsigned char *xattrs = NULL;
-        size_t size = 0;
-        local_stat(inode->fd, &st);
-        xattrs_read(inode->fd, &xattrs, &size);
-        struct message end = {.frame = {.op = OP_LIST_END, .data_size = (uint32_t)size}, .data = xattrs};
-        describe(&end.frame, &st);
-        stream_send(&end, NULL, true);
-        free(xattrs);
-    }
-    closedir(entries);
-}
+// ---- directories that must be equal ----
 
 void resync_ensure_listed(struct inode *inode) {
     if (!(todo_get(inode->directory->index, inode_key(inode)) & (MARK_LIST | MARK_TREE))) return;
-    send_listing(inode);
+    listing_send(inode);
     // It has no mark any more that would lead a walk to what is marked below it.
     if (!resync.everywhere) resync_moved(inode);
 }
@@ -306,8 +272,10 @@ static void take_answers(bool wait) {
             resync.first_check = (resync.first_check + 1) % CHECKS;
             resync.check_count--;
         }
-        if (!wait || !resync.check_count || atomic_load(&resync.cancelled)) return;
-        stream_wait_applied(resync.checks[resync.first_check].seq, 1000);
+        listing_settle(status.applied);
+        uint64_t check = resync.check_count ? resync.checks[resync.first_check].seq : UINT64_MAX, listed = listing_oldest();
+        if (!wait || (!resync.check_count && !listed) || atomic_load(&resync.cancelled)) return;
+        stream_wait_applied(listed && listed < check ? listed : check, 1000);
         if (resync.check_count < CHECKS / 2) wait = false;
     }
 }
@@ -426,27 +394,41 @@ static void report(void) {
                numbers[3], "rate_bps", numbers[4], "eta_s", numbers[5], (char *)NULL);
 }
 
-// This directory; below it what is marked, and everything when the whole tree is walked.
-static void walk(struct inode *inode) {
+static void look_again(void);
+
+// Where an entry tells the number of another inode than the file itself, of a lower layer for one.
+static bool entries_may_lie(int directory) {
+    struct statfs about;
+    return fstatfs(directory, &about) || about.f_type == OVERLAYFS_SUPER_MAGIC;
+}
+
+// This directory; with `whole` what is below it too: what is marked, and everything when the whole tree is walked. A file of which a listing asked is
+// left to the answer.
+static void walk(struct inode *inode, bool whole) {
     pthread_mutex_lock(&resync.lock);
-    resync.progress.directories++;
+    resync.progress.directories += whole;
     pthread_mutex_unlock(&resync.lock);
     const struct directory *directory = inode->directory;
     if (todo_get(directory->index, inode_key(inode)) & (MARK_LIST | MARK_TREE | MARK_META)) {
         pthread_rwlock_wrlock(&namespace_lock);
-        send_listing(inode);
+        listing_send(inode);
         pthread_rwlock_unlock(&namespace_lock);
     }
     DIR *entries = open_entries(inode->fd);
     if (!entries) return;
+    bool lie = entries_may_lie(dirfd(entries));
     for (struct dirent *entry; !atomic_load(&resync.cancelled) && (entry = readdir(entries));) {
         struct stat st;
         bool maybe_directory = entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN;
-        if (!name_is_entry(entry->d_name) || (!maybe_directory && entry->d_type != DT_REG)) continue;
-        if ((!maybe_directory || !resync.everywhere) && !todo_get(directory->index, (uint64_t)entry->d_ino)) {
-            // An inode of a lower layer has a key of another kind: ask the file itself.
-            if (fstatat(dirfd(entries), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
-            if (!todo_get(directory->index, mark_key(directory->index, st.st_dev, st.st_ino))) continue;
+        if (!name_is_entry(entry->d_name) || (!maybe_directory && entry->d_type != DT_REG) || (!whole && entry->d_type == DT_DIR)) continue;
+        if (!maybe_directory || !resync.everywhere) {
+            uint32_t flags = todo_get(directory->index, (uint64_t)entry->d_ino);
+            if (!flags && lie) {
+                // An inode of a lower layer has a key of another kind: ask the file itself.
+                if (fstatat(dirfd(entries), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
+                flags = todo_get(directory->index, mark_key(directory->index, st.st_dev, st.st_ino));
+            }
+            if (!flags || (flags & MARK_ASKED && !maybe_directory)) continue;
         }
         int object = openat(dirfd(entries), entry->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
         struct inode *below = object < 0 ? NULL : inode_get(directory, object, &st);
@@ -455,12 +437,23 @@ static void walk(struct inode *inode) {
             inode_forget(below, 1);
             continue;
         }
-        if (S_ISDIR(below->type)) walk(below);
+        if (S_ISDIR(below->type) && whole) walk(below, true);
         else if (S_ISREG(below->type)) synchronise_file(below);
         inode_forget(below, 1);
         report();
     }
     closedir(entries);
+    if (!whole) return;
+    take_answers(false);
+    look_again();
+}
+
+// Where a listing found something different.
+static void look_again(void) {
+    for (struct inode *directory; !atomic_load(&resync.cancelled) && (directory = listing_differing());) {
+        walk(directory, false);
+        inode_forget(directory, 1);
+    }
 }
 
 // Where something is marked.
@@ -472,7 +465,7 @@ static void visit_places(void) {
         struct inode *inode = object < 0 ? NULL : inode_get(&options.directory[place->directory], object, &st);
         if (!inode) continue; // removed: the directory that held it is marked
         char *path = inode_path(inode);
-        if (path && S_ISDIR(inode->type)) walk(inode);
+        if (path && S_ISDIR(inode->type)) walk(inode, true);
         free(path);
         inode_forget(inode, 1);
     }
@@ -497,9 +490,15 @@ static void count(int object, const struct directory *directory) {
                 close(below);
             }
         }
-        report();
     }
     closedir(entries);
+}
+
+// Beside the comparison, which does not wait for it.
+static void *count_main(void *unused) {
+    (void)unused;
+    for (unsigned i = 0; i < options.directories; i++) count(options.directory[i].root, &options.directory[i]);
+    return NULL;
 }
 
 // A file of several names below a directory that moved: its other names, wherever they are, must be listed with it. Then, with `marks` complete:
@@ -554,12 +553,16 @@ static void set_phase(const char *phase) {
 
 // True when the last walk found nothing to do, and then no later change of a name needs a listing any more.
 static bool finished(size_t taken_before) {
-    while (!atomic_load(&resync.cancelled) && resync.check_count) take_answers(true);
+    while (!atomic_load(&resync.cancelled) && (resync.check_count || listing_oldest())) {
+        take_answers(true);
+        look_again();
+    }
     uint64_t last = stream_sequence();
     while (!atomic_load(&resync.cancelled) && !stream_wait_applied(last, 1000)) take_answers(false);
     pthread_rwlock_wrlock(&namespace_lock);
+    bool asked = listing_oldest() != 0; // by an operation, since then
     pthread_mutex_lock(&resync.lock);
-    bool done = !resync.moved && !resync.differing && !resync.redo && !resync.again && resync.taken == taken_before;
+    bool done = !asked && !resync.moved && !resync.differing && !resync.redo && !resync.again && resync.taken == taken_before;
     resync.again = false;
     if (done) atomic_store(&resync.active, false);
     pthread_mutex_unlock(&resync.lock);
@@ -594,9 +597,8 @@ static void enter_mirror(void) {
 
 static void *resync_main(void *unused) {
     (void)unused;
-    if (resync.full) {
-        for (unsigned i = 0; i < options.directories; i++) count(options.directory[i].root, &options.directory[i]);
-    }
+    pthread_t counter;
+    bool counting = resync.full && pthread_create(&counter, NULL, count_main, NULL) == 0;
     set_phase("copy");
     throttle_begin();
     size_t taken;
@@ -607,6 +609,7 @@ static void *resync_main(void *unused) {
         taken = resync.taken;
         pthread_mutex_unlock(&resync.lock);
         if (redo) {
+            while (!atomic_load(&resync.cancelled) && (resync.check_count || listing_oldest())) take_answers(true);
             say("the secondary lacked what it should have had: everything is compared");
             pthread_rwlock_wrlock(&namespace_lock);
             resync.full = resync.everywhere = true;
@@ -616,9 +619,9 @@ static void *resync_main(void *unused) {
             pthread_rwlock_unlock(&namespace_lock);
         }
         if (!resync.everywhere) visit_places();
-        for (unsigned i = 0; resync.everywhere && i < options.directories && !atomic_load(&resync.cancelled); i++) walk(inode_root(i));
+        for (unsigned i = 0; resync.everywhere && i < options.directories && !atomic_load(&resync.cancelled); i++) walk(inode_root(i), true);
         for (struct inode *inode; (inode = take_moved());) {
-            if (S_ISDIR(inode->type)) walk(inode);
+            if (S_ISDIR(inode->type)) walk(inode, true);
             else if (S_ISREG(inode->type)) synchronise_file(inode);
             inode_forget(inode, 1);
         }
@@ -630,7 +633,9 @@ static void *resync_main(void *unused) {
         resync.first_check = (resync.first_check + 1) % CHECKS;
     }
     for (struct inode *inode; (inode = take_moved());) inode_forget(inode, 1);
+    listing_forget();
     set_phase("");
+    if (counting) pthread_join(counter, NULL);
     return NULL;
 }
 
@@ -654,6 +659,7 @@ void resync_prepare(bool full, bool doubtful) {
 
 void resync_arm(void) {
     dirty_set_clear(&resync.todo);
+    listing_forget();
     resync.redo = resync.again = false;
     resync.first_check = resync.check_count = 0;
     while (resync.differing) {
@@ -700,6 +706,10 @@ void resync_join(void) {
 }
 
 void resync_answer(const struct message *message) {
+    if (message->frame.op == OP_LIST_DIFFERS) {
+        listing_answer(message);
+        return;
+    }
     char kind;
     unsigned directory;
     unsigned long long key;

@@ -483,6 +483,7 @@ static bool take_answer(const struct message *message) {
         pthread_mutex_unlock(&stream.lock);
         return true;
     case OP_ZONE_DIFFERS:
+    case OP_LIST_DIFFERS:
     case OP_CREATED: resync_answer(message); return true;
     case OP_VERIFY_ASK:
     case OP_VERIFY_DIFFERS:
