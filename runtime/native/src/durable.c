@@ -25,6 +25,7 @@ struct synced {
     bool data_only;
     uint32_t barrier; // enum barrier, 0: none
     char *text;
+    struct moment moment; // of a barrier: everything before it was applied
     int64_t at;
 };
 
@@ -54,6 +55,7 @@ static int reach_barrier(const struct synced *synced) {
     pthread_mutex_lock(&state_lock);
     if (synced->barrier == BARRIER_MIRROR) {
         snprintf(state.base, sizeof state.base, "%.32s", synced->text);
+        state.mirrored = synced->moment;
         state.inconsistent = state.partial = state.lost = state.logged = false;
         state.exact = true;
         error = state_save();
@@ -143,7 +145,7 @@ void receive_ask(uint64_t seq) {
 }
 
 void receive_barrier(const struct message *message) {
-    sync_later((struct synced){.seq = message->frame.seq, .file = -1, .barrier = message->frame.valid, .text = must(strdup(message->name ? message->name : ""))});
+    sync_later((struct synced){.seq = message->frame.seq, .file = -1, .barrier = message->frame.valid, .text = must(strdup(message->name ? message->name : "")), .moment = moment_now()});
 }
 
 int receive_resync_begins(const struct message *message) {

@@ -42,6 +42,7 @@ static void take_base(const char *base, int64_t watched) {
     state.exact = true;
     state.inconsistent = state.partial = state.lost = state.logged = false;
     state.watched = watched;
+    state.mirrored = (struct moment){0};
 }
 
 static char served_base[BASE_SIZE];

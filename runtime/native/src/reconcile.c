@@ -126,7 +126,9 @@ static int set_metadata(int object, const struct message *message) {
     if (!error && !S_ISLNK(f->mode)) error = xattrs_apply(object, message->data, f->data_size);
     if (!error && !S_ISLNK(f->mode)) error = local_stat(object, &st);
     if (!error && !S_ISLNK(f->mode) && (st.st_mode & 07777) != (f->mode & 07777) && chmod(proc_path(object).text, f->mode & 07777)) error = errno;
-    return error ? error : local_set_times(object, f->mtime_s, f->mtime_n);
+    // What is equal keeps its time of change as well: nothing of it goes to the disk.
+    if (error || (st.st_mtim.tv_sec == f->mtime_s && st.st_mtim.tv_nsec == f->mtime_n)) return error;
+    return local_set_times(object, f->mtime_s, f->mtime_n);
 }
 
 static void tell_created(char kind, const struct frame *f) {

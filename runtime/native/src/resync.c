@@ -65,6 +65,7 @@ static struct {
     pthread_t thread;
     struct progress progress;
     int64_t began;
+    int64_t mirrored; // nanoseconds: what is older is not young, whatever the clock of the node that crashed says
     // of the thread only
     struct check checks[CHECKS];
     size_t first_check, check_count;
@@ -119,7 +120,10 @@ void todo_done(uint64_t files) {
 
 bool resync_is_full(void) { return resync.full; }
 
-bool resync_is_young(const struct stat *st) { return st->st_ctim.tv_sec >= resync.todo.since - YOUNG_GRACE_S; }
+bool resync_is_young(const struct stat *st) {
+    if (st->st_ctim.tv_sec < resync.todo.since - YOUNG_GRACE_S) return false;
+    return (int64_t)st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec >= resync.mirrored;
+}
 
 DIR *open_entries(int object) {
     int fd = local_reopen(object, O_RDONLY | O_DIRECTORY);
@@ -578,10 +582,12 @@ static void enter_mirror(void) {
     set_phase("barrier");
     char base[BASE_SIZE];
     base_create(base);
+    struct moment began = moment_now(); // what is changed from here on is newer
     if (!stream_switch() || stream_barrier(BARRIER_MIRROR, base)) return;
     for (unsigned i = 0; i < options.directories; i++) syncfs(options.directory[i].root);
     pthread_mutex_lock(&state_lock);
     memcpy(state.base, base, sizeof state.base);
+    state.mirrored = began;
     bool saved = state_save() == 0;
     pthread_mutex_unlock(&state_lock);
     if (!saved) {
@@ -681,6 +687,7 @@ void resync_arm(void) {
         for (size_t i = 0; i < resync.added.places; i++) dirty_set_place(&resync.todo, &resync.added.place[i]);
     }
     resync.everywhere = resync.full || resync.todo.unplaced || resync.added.unplaced;
+    resync.mirrored = state_mirrored_at();
     resync.began = now_ms();
     resync.progress = (struct progress){.phase = resync.full ? "scan" : "copy", .files_total = resync.full ? 0 : dirty_count()};
     atomic_store(&resync.cancelled, false);

@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
+
+#define CLOCK_SET_NS 20000000 // more than a coarse clock lags: it was set
 
 struct state state = {.role = "idle", .clean = true};
 pthread_mutex_t state_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -43,11 +46,39 @@ void base_create(char base[BASE_SIZE]) {
 }
 
 static size_t state_text(char *text, size_t size) {
-    int used = snprintf(text, size, "safekit-rfs 1\nrole=%s\nbase=%s\ngeneration=%s\npublished=%s\nboot_id=%s\nclean=%d\nexact=%d\ninconsistent=%d\npartial=%d\nlost=%d\nlogged=%d\nwatched=%lld\n",
+    int used = snprintf(text, size, "safekit-rfs 1\nrole=%s\nbase=%s\ngeneration=%s\npublished=%s\nboot_id=%s\nclean=%d\nexact=%d\ninconsistent=%d\npartial=%d\nlost=%d\nlogged=%d\nwatched=%lld\nmirrored=%lld\nahead=%lld\n",
                         state.role, state.base, state.generation, state.published, state.boot_id, state.clean, state.exact, state.inconsistent,
-                        state.partial, state.lost, state.logged, (long long)state.watched);
+                        state.partial, state.lost, state.logged, (long long)state.watched, (long long)state.mirrored.at, (long long)state.mirrored.ahead);
     used += snprintf(text + used, size - (size_t)used, "check=%016llx\n", (unsigned long long)fnv64(text, (size_t)used));
     return (size_t)used;
+}
+
+static int64_t clock_ns(clockid_t clock) {
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+struct moment moment_now(void) {
+    struct moment moment = {.at = clock_ns(CLOCK_REALTIME_COARSE)};
+    // Two clocks that are read one after the other, as near to each other as this thread is let.
+    int64_t nearest = INT64_MAX;
+    for (int i = 0; i < 16 && nearest > 100000; i++) {
+        int64_t before = clock_ns(CLOCK_BOOTTIME), wall = clock_ns(CLOCK_REALTIME), after = clock_ns(CLOCK_BOOTTIME);
+        if (after - before >= nearest) continue;
+        nearest = after - before;
+        moment.ahead = wall - before;
+    }
+    return moment;
+}
+
+int64_t state_mirrored_at(void) {
+    int64_t ahead = moment_now().ahead;
+    pthread_mutex_lock(&state_lock);
+    struct moment mirrored = state.mirrored;
+    pthread_mutex_unlock(&state_lock);
+    int64_t set = ahead > mirrored.ahead ? ahead - mirrored.ahead : mirrored.ahead - ahead;
+    return mirrored.at && set < CLOCK_SET_NS ? mirrored.at - CLOCK_SET_NS : 0;
 }
 
 bool state_is_doubtful(void) {
@@ -66,6 +97,8 @@ int state_save(void) {
 
 static void take_line(const char *line) {
     if (strncmp(line, "watched=", 8) == 0) state.watched = strtoll(line + 8, NULL, 10);
+    if (strncmp(line, "mirrored=", 9) == 0) state.mirrored.at = strtoll(line + 9, NULL, 10);
+    if (strncmp(line, "ahead=", 6) == 0) state.mirrored.ahead = strtoll(line + 6, NULL, 10);
     struct {
         const char *key;
         char *text;
@@ -117,6 +150,7 @@ int state_load(bool *was_secondary) {
     }
     char boot_id[64];
     read_boot_id(boot_id, sizeof boot_id);
+    if (strcmp(state.boot_id, boot_id) != 0) state.mirrored = (struct moment){0};
     *was_secondary = strcmp(state.role, "secondary") == 0 && !state.clean;
     if (strcmp(state.role, "primary") == 0 && !state.clean) {
         // What was on its way when the process ended is known to the log alone.
