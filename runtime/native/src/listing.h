@@ -11,7 +11,7 @@
 #include "frame.h"
 #include "inode.h"
 
-#define LISTED_ASKED 256u // besides the FRAME_* flags: answer when it differs
+#define LISTED_ASKED 32768u // besides the FRAME_* flags: answer when it differs
 
 // One entry of OP_LIST_ENTRIES as it travels; its name with a terminating zero follows.
 struct listed {

@@ -417,6 +417,7 @@ static void walk(struct inode *inode, bool whole) {
         pthread_rwlock_wrlock(&namespace_lock);
         listing_send(inode);
         pthread_rwlock_unlock(&namespace_lock);
+        throttle_turn(0, &resync.cancelled);
     }
     DIR *entries = open_entries(inode->fd);
     if (!entries) return;

@@ -291,7 +291,7 @@ uint64_t stream_send(struct message *message, struct inode *object, bool named) 
         metrics_count(message->frame.op == OP_WRITE ? COUNT_REPLICATED : COUNT_RESYNC, message_size(message));
     }
     // The entries of a listing travel together, and the pieces of a file go while the next one is read.
-    bool piece = message->frame.op >= OP_FILE_META && message->frame.op <= OP_ZONE_HOLE;
+    bool piece = message->frame.op >= OP_FILE_META && message->frame.op <= OP_LIST_ENTRIES;
     bool wait = piece || (message->frame.op == OP_LIST_ENTRY && stream.up && ring_queued(stream.ring) < (256u << 10));
     if (piece) let_send();
     pthread_mutex_unlock(&stream.lock);
