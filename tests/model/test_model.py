@@ -57,10 +57,10 @@ def test_what_once_differed_is_equal(ground: Ground, name: str) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_the_mount_answers_as_a_plain_directory_and_the_copies_are_equal(ground: Ground, part: int) -> None:
-    explore(Files, ground, (SEQUENCES - SEQUENCES // WITH_FAULTS) // PARTS, 30, part)
+    explore(Files, ground, max((SEQUENCES - SEQUENCES // WITH_FAULTS) // PARTS, 1), 30, part)
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_the_copies_are_equal_after_a_node_was_lost_or_the_roles_swapped(ground: Ground, part: int) -> None:
-    explore(FilesAndFaults, ground, SEQUENCES // WITH_FAULTS // PARTS, 30, part)
+    explore(FilesAndFaults, ground, max(SEQUENCES // WITH_FAULTS // PARTS, 1), 30, part)
