@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from tests.durability.journal import Operation
@@ -67,9 +68,9 @@ def examine(operations: Sequence[Operation], misfortunes: Iterable[Misfortune], 
         elif is_unknown(operation) and operation.workload != "shapes":
             findings.unknown += 1
     _sets([o for o in operations if o.workload == "set"], gone, tree, findings)
-    for target, asked in by_target(operations, "log").items():
-        _log(target, asked, gone, tree.content.get(target), findings)
     losses = sorted(one.at for one in known if isinstance(one, PowerLoss))
+    for target, asked in by_target(operations, "log").items():
+        _log(target, asked, gone, losses, tree.content.get(target), findings)
     for target, asked in by_target(operations, "register").items():
         _register(target, asked, gone, losses, tree.content.get(target), findings)
     for target, asked in by_target(operations, "names").items():
@@ -123,9 +124,17 @@ def _sets(asked: list[Operation], gone: Mapping[Operation, str], tree: Tree, fin
 
 
 def _log(
-    target: str, asked: list[Operation], gone: Mapping[Operation, str], text: str | None, findings: Findings
+    target: str,
+    asked: list[Operation],
+    gone: Mapping[Operation, str],
+    losses: Sequence[float],
+    text: str | None,
+    findings: Findings,
 ) -> None:
-    """Every record in order and whole; only the last one asked for may be missing, whole or in part, and only in doubt."""
+    """Every record in order and whole; only the last one asked for may be missing, whole or in part, and only in doubt.
+
+    A file system may give a file its size before its bytes: what nobody was promised may be zeros after a loss of power.
+    """
     whole = [record(target, int(operation.args[0])) for operation in asked]
     must = max((n for n, o in enumerate(asked, 1) if o.acknowledged and o not in gone), default=0)
     required, possible = "".join(whole[:must]), "".join(whole)
@@ -137,8 +146,16 @@ def _log(
         findings.lost.append(
             f"log: {target}: {_said(operation)} is {what} ({len(held)} bytes, {must} records must be there)"
         )
-    elif not possible.startswith(held):
-        findings.unexpected.append(f"log: {target} holds {len(held)} bytes that are not its records in order")
+        return
+    wrong = [at for at, (byte, written) in enumerate(zip_longest(held, possible[: len(held)])) if byte != written]
+    if wrong and losses and len(held) <= len(possible):
+        wrong = [at for at in wrong if held[at] != "\0"]
+    if wrong:
+        at = wrong[0]
+        findings.unexpected.append(
+            f"log: {target} holds {len(held)} bytes that are not its records in order: "
+            f"at {at} {held[at : at + 40]!r}, not {possible[at : at + 40]!r}"
+        )
     elif must < len(asked) and len(held) == len(possible):
         findings.recovered += 1
 

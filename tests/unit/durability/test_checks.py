@@ -71,6 +71,17 @@ LOGGED = [asked("log", "log/3.0", "append", str(n), at=float(n), durable=True) f
 RECORDS = [record("log/3.0", n) for n in (1, 2, 3, 4)]
 
 
+def test_what_nobody_was_promised_may_be_zeros_in_a_log_after_a_loss_of_power() -> None:
+    doubtful = [*LOGGED, asked("log", "log/3.0", "append", "4", at=99.0, answered=None, durable=True)]
+    whole = [record("log/3.0", n) for n in (1, 2, 3, 4)]
+    zeros = {"log/3.0": "".join(whole[:3]) + whole[3][:5] + "\0" * (len(whole[3]) - 5)}
+    assert not examined(doubtful, zeros, *BOTH).sentences
+    assert examined(doubtful, zeros).unexpected
+    assert examined(doubtful, {"log/3.0": "".join(whole[:3]) + "x" * len(whole[3])}, *BOTH).unexpected
+    assert examined(doubtful, {"log/3.0": "".join(whole) + "\0"}, *BOTH).unexpected
+    assert examined(LOGGED, {"log/3.0": "".join(whole[:2]) + "\0" * len(whole[2])}, *BOTH).lost
+
+
 def test_a_log_survives_both_powers_whole_and_in_order() -> None:
     assert not examined(LOGGED, {"log/3.0": "".join(RECORDS[:3])}, *BOTH).sentences
     for damaged in (RECORDS[0] + RECORDS[1], RECORDS[0] + RECORDS[2], "".join(RECORDS[:3])[:-1], ""):
