@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sqlite3
+import stat
 import subprocess
 import threading
 import time
@@ -23,6 +25,12 @@ from safekit.replication import (
 )
 from tests.native.pair import Pair, beside, in_mirror, in_thread, opened
 from tests.native.trees import assert_equal
+
+MAKES_FILES = """umask 022; echo plain > plain
+umask 777; echo none > none
+umask 000; echo all > all
+umask 077; mkdir folder; echo inside > folder/inside
+"""
 
 
 class Writer:
@@ -326,3 +334,51 @@ async def test_several_directories_are_one_module(tmp_path: Path, binary: Path) 
         for one, other in zip(pair.a.directories, pair.b.directories, strict=True):
             assert_equal(one, other)
         assert (pair.b.directories[1] / "before").read_text() == "before"
+
+
+async def test_more_new_files_than_the_secondary_keeps_open_arrive(pair: Pair) -> None:
+    await pair.serve()
+    resource.prlimit(pair.b.worker, resource.RLIMIT_NOFILE, (300, 300))
+    await pair.mirror()
+
+    def make() -> None:
+        for i in range(20):
+            (pair.a.data / f"d{i}").mkdir()
+            for j in range(30):
+                (pair.a.data / f"d{i}" / f"{j}").write_bytes(bytes([i, j]) * 100)
+        for i in range(20):  # what has lost its number is written, moved and removed by its name
+            (pair.a.data / f"d{i}" / "1").write_bytes(b"again")
+            (pair.a.data / f"d{i}" / "2").rename(pair.a.data / f"moved{i}")
+            (pair.a.data / f"moved{i}").chmod(0o640)
+            (pair.a.data / f"d{i}" / "3").unlink()
+
+    await in_thread(make)
+    assert (await pair.a.plane.status()).peer == "mirror"
+    await pair.a.plane.handover()
+    await in_thread(lambda: assert_equal(pair.a.data, pair.b.data))
+
+
+async def test_a_new_file_has_its_owner_mode_and_content_on_both_sides(pair: Pair) -> None:
+    await pair.serve()
+    await pair.mirror()
+
+    def make() -> None:
+        shared = pair.a.data / "shared"
+        shared.mkdir()
+        os.chown(shared, 0, 1234)
+        os.chmod(shared, 0o2777)
+        made = subprocess.run(
+            ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "sh", "-ec", MAKES_FILES],
+            cwd=shared,
+            capture_output=True,
+            text=True,
+        )
+        assert made.returncode == 0, made.stderr
+        for name, mode in {"plain": 0o644, "none": 0o000, "all": 0o666, "folder": 0o2700}.items():
+            st = os.stat(shared / name)
+            assert (st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode)) == (1000, 1234, mode), name
+        assert (pair.b.data / "shared" / "folder" / "inside").read_text() == "inside\n"
+
+    await in_thread(make)
+    await pair.a.plane.handover()
+    await in_thread(lambda: assert_equal(pair.a.data, pair.b.data))

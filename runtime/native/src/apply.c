@@ -72,6 +72,14 @@ int receive_file(uint64_t id, int *error) {
     return object->file;
 }
 
+static void keep(uint64_t id, const struct directory *directory, int path, int file, const struct stat *st) {
+    drop(id);
+    struct object *object = must(calloc(1, sizeof *object));
+    *object = (struct object){.directory = directory, .path = path, .file = file, .dev = st->st_dev, .ino = st->st_ino, .type = st->st_mode & S_IFMT};
+    atomic_init(&object->references, 1);
+    table[id] = object;
+}
+
 // Component by component: no symbolic link on the way is followed.
 static int bind_object(const struct message *message) {
     const struct frame *frame = &message->frame;
@@ -106,10 +114,7 @@ static int bind_object(const struct message *message) {
         close(at);
         return error;
     }
-    struct object *object = must(calloc(1, sizeof *object));
-    *object = (struct object){.directory = directory, .path = at, .file = -1, .dev = st.st_dev, .ino = st.st_ino, .type = st.st_mode & S_IFMT};
-    atomic_init(&object->references, 1);
-    table[frame->id] = object;
+    keep(frame->id, directory, at, -1, &st);
     return 0;
 }
 
@@ -135,11 +140,31 @@ static int apply_setattr(const struct message *message) {
     return local_setattr(object, &attributes);
 }
 
+// What is made is kept open: a file is about to be written, a folder to be filled.
+static int make_and_keep(const struct frame *f, int parent, const char *name, const struct make *make) {
+    bool regular = S_ISREG(make->mode);
+    int error = regular ? 0 : local_make(parent, name, make);
+    if (error) return error;
+    int made = regular ? local_create(parent, name, make, O_RDWR | O_NOATIME) : openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    struct stat st;
+    if (made < 0) return errno;
+    error = local_stat(made, &st);
+    if (!error) error = local_set_times(made, f->mtime_s, f->mtime_n);
+    if (error) close(made);
+    else keep(f->id2, directory_of(f->id), made, regular ? made : -1, &st);
+    return error;
+}
+
 static int apply_make(const struct message *message) {
     const struct frame *f = &message->frame;
     int parent = receive_object(f->id);
     if (parent < 0 || !name_is_entry(message->name)) return ESTALE;
     struct make make = {f->mode, f->umask, f->uid, f->gid, f->rdev, message->name2 ? message->name2 : ""};
+    if (f->id2) {
+        if (f->id2 >= OBJECTS || f->id2 == f->id || f->flags & FRAME_REPLACE) return EPROTO;
+        int error = make_and_keep(f, parent, message->name, &make);
+        return error ? error : set_parent(f->id, f->parent_s, f->parent_n);
+    }
     char temporary[TEMPORARY_SIZE];
     const char *name = f->flags & FRAME_REPLACE ? crossing_temporary(temporary) : message->name;
     int error = local_make(parent, name, &make);

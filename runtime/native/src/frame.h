@@ -2,7 +2,7 @@
 #pragma once
 #include "common.h"
 
-#define WIRE_VERSION 4u
+#define WIRE_VERSION 5u
 #define FRAME_DATA_LIMIT (1u << 20)
 #define ZONE_SIZE (1u << 20)
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire is little endian and frames travel as they lie in memory");
@@ -13,7 +13,7 @@ enum frame_op {
     OP_UNBIND,
     OP_UNBIND_ALL,
     OP_SETATTR,
-    OP_MAKE, // object `id` is the parent; mode carries the type, `name2` the target of a symbolic link
+    OP_MAKE, // object `id` is the parent; mode carries the type, `name2` the target of a symbolic link; what is made becomes object `id2`, unless 0
     OP_UNLINK,
     OP_RMDIR,
     OP_RENAME,

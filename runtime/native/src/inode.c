@@ -264,10 +264,20 @@ static ssize_t descriptor_path(int fd, char *path) {
     return size;
 }
 
-bool inode_name_fits(const struct inode *parent, const char *name) {
+static uint64_t path_turn = 1;
+
+void inode_names_move(void) { path_turn++; }
+
+// What is remembered is believed where much room is left: only above the mount something can move without our knowing.
+bool inode_name_fits(struct inode *parent, const char *name) {
     char path[PATH_MAX];
+    size_t more = strlen(name) + sizeof " (deleted)";
+    if (parent->path_turn == path_turn && parent->path_size + more < PATH_MAX / 2) return true;
     ssize_t size = descriptor_path(parent->fd, path);
-    return size >= 0 && (size_t)size + strlen(name) + sizeof " (deleted)" < PATH_MAX;
+    if (size < 0) return false;
+    parent->path_size = (size_t)size;
+    parent->path_turn = path_turn;
+    return (size_t)size + more < PATH_MAX;
 }
 
 // Looks for any name of a file whose known name was removed while others remain. Rare, and slow on a large tree.

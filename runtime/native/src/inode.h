@@ -18,6 +18,8 @@ struct inode {
     pthread_mutex_t lock; // regular files: held from the local modification to its place in the stream. All else: namespace_lock
     uint64_t remote_id;   // its name on the wire ...
     uint64_t bound;       // ... as long as this equals the stream's generation of bindings
+    size_t path_size;     // of a directory, with what is above it, ...
+    uint64_t path_turn;   // ... when so many names had been moved; with namespace_lock held for writing
 };
 
 // Held for writing by every change of a name, and by every change of an object that is no regular file.
@@ -37,7 +39,8 @@ void inode_lock(struct inode *inode);
 void inode_unlock(struct inode *inode);
 uint64_t inode_key(const struct inode *inode);
 // Whether what gets this name can still be named by a path: to the peer it is.
-bool inode_name_fits(const struct inode *parent, const char *name);
+bool inode_name_fits(struct inode *parent, const char *name); // with namespace_lock held for writing
+void inode_names_move(void);                                  // a directory gets another path; the same
 // Path inside its directory ("" for the root), allocated. NULL with errno; ENOENT: it has no name any more.
 char *inode_path(struct inode *inode);
 char *inode_known_path(const struct inode *inode); // the same without a search for another of its names

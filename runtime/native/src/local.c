@@ -19,7 +19,30 @@
 #define SYS_listxattrat 465 // the same for every architecture
 #endif
 
-void local_thread_begin(void) { unshare(CLONE_FS); }
+// The umask of this thread alone, as it is now: most requests come with the same one.
+static _Thread_local struct {
+    bool own;
+    mode_t now;
+} mask;
+
+void local_thread_begin(void) {
+    mask.own = unshare(CLONE_FS) == 0;
+    if (mask.own) umask(mask.now = 022);
+}
+
+static void mask_set(mode_t wanted) {
+    if (!mask.own || mask.now != wanted) {
+        mode_t before = umask(wanted);
+        if (!mask.own) mask.now = before;
+        else mask.now = wanted;
+    }
+}
+
+// What else this thread makes is not for others, but for us.
+static void mask_reset(void) {
+    if (!mask.own) umask(mask.now);
+    else if (mask.now & 0700) umask(mask.now = 022);
+}
 
 struct proc_path proc_path(int object) {
     struct proc_path path;
@@ -36,7 +59,7 @@ int local_stat(int object, struct stat *st) {
 // The kernel of the underlying file system applies umask and default ACL, as it would for the application itself.
 int local_make(int parent, const char *name, const struct make *make) {
     mode_t type = make->mode & S_IFMT;
-    mode_t before = umask(make->umask);
+    mask_set(make->umask);
     int result, error = 0;
     if (type == S_IFDIR) {
         result = mkdirat(parent, name, make->mode & 07777);
@@ -46,7 +69,7 @@ int local_make(int parent, const char *name, const struct make *make) {
         result = mknodat(parent, name, make->mode, make->rdev);
     }
     if (result) error = errno;
-    umask(before);
+    mask_reset();
     if (error) return error;
 
     struct stat st, above;
@@ -64,21 +87,35 @@ int local_make(int parent, const char *name, const struct make *make) {
     return error;
 }
 
-int local_tmpfile(int parent, const struct make *make) {
-    mode_t before = umask(make->umask);
-    int fd = openat(parent, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, make->mode & 07777), error = fd < 0 ? errno : 0;
-    umask(before);
+static int give_away(int file, int parent, const struct make *make) {
     struct stat st, above;
-    if (!error && (fstat(fd, &st) || fstatat(parent, "", &above, AT_EMPTY_PATH))) error = errno;
-    if (!error) {
-        gid_t gid = above.st_mode & S_ISGID ? st.st_gid : make->gid;
-        if ((st.st_uid != make->uid || st.st_gid != gid) && fchown(fd, make->uid, gid)) error = errno;
-        else if (st.st_mode & (S_ISUID | S_ISGID) && fchmod(fd, st.st_mode & 07777)) error = errno;
+    if (fstat(file, &st)) return errno;
+    if (st.st_uid == make->uid && st.st_gid == make->gid) return 0;
+    if (local_stat(parent, &above)) return errno;
+    gid_t gid = above.st_mode & S_ISGID ? st.st_gid : make->gid;
+    if ((st.st_uid != make->uid || st.st_gid != gid) && fchown(file, make->uid, gid)) return errno;
+    return st.st_mode & (S_ISUID | S_ISGID) && fchmod(file, st.st_mode & 07777) ? errno : 0; // chown took these bits away
+}
+
+int local_create(int parent, const char *name, const struct make *make, int flags) {
+    mask_set(make->umask);
+    int file = openat(parent, name, flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, make->mode & 07777), error = file < 0 ? errno : 0;
+    mask_reset();
+    if (!error && (error = give_away(file, parent, make))) {
+        unlinkat(parent, name, 0);
+        close(file);
     }
-    if (!error) return fd;
-    if (fd >= 0) close(fd);
     errno = error;
-    return -1;
+    return error ? -1 : file;
+}
+
+int local_tmpfile(int parent, const struct make *make) {
+    mask_set(make->umask);
+    int file = openat(parent, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, make->mode & 07777), error = file < 0 ? errno : 0;
+    mask_reset();
+    if (!error && (error = give_away(file, parent, make))) close(file);
+    errno = error;
+    return error ? -1 : file;
 }
 
 int local_setattr(int object, const struct attributes *a) {
@@ -116,7 +153,9 @@ bool local_path(int root, int object, char path[4096]) {
 
 int local_set_times(int object, int64_t mtime_s, uint32_t mtime_n) {
     struct timespec times[2] = {{0, UTIME_OMIT}, {mtime_s, mtime_n}};
-    return utimensat(AT_FDCWD, proc_path(object).text, times, 0) ? errno : 0;
+    if (utimensat(object, "", times, AT_EMPTY_PATH) == 0) return 0;
+    if (errno != EINVAL) return errno;
+    return utimensat(AT_FDCWD, proc_path(object).text, times, 0) ? errno : 0; // before Linux 5.8
 }
 
 int local_link(int object, int parent, const char *name) {

@@ -29,6 +29,7 @@ struct proc_path proc_path(int object);
 int local_reopen(int object, int flags); // a descriptor, or -1 with errno
 int local_stat(int object, struct stat *st);
 int local_make(int parent, const char *name, const struct make *make);
+int local_create(int parent, const char *name, const struct make *make, int flags); // a new regular file, open as `flags` say, or -1 with errno
 int local_tmpfile(int parent, const struct make *make); // a descriptor for reading and writing, or -1 with errno
 int local_setattr(int object, const struct attributes *attributes);
 bool local_path(int root, int object, char path[4096]); // inside the tree of `root`; false: it has no path there

@@ -10,17 +10,21 @@
 
 // What the kernel has already decided on (append, truncation) or what stands between our buffers and the file (direct) is not passed down; synchronous
 // writes are made so by ourselves, on both sides at once.
-static int flags_below(int flags) {
+int flags_below(int flags) {
     return (flags & ~(O_TMPFILE | O_APPEND | O_TRUNC | O_DIRECT | O_SYNC | O_DSYNC | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOATIME)) | O_NOCTTY;
+}
+
+void opened_below(struct inode *inode, struct open_file *file, int fd) {
+    shared_keep(fd);
+    inode_opened(inode);
+    file->handle = (uint64_t)fd;
+    file->answer_flags = FOPEN_KEEP_CACHE;
 }
 
 int open_below(struct inode *inode, struct open_file *file) {
     int fd = room_reopen(inode->fd, flags_below(file->flags));
     if (fd < 0) return errno;
-    shared_keep(fd);
-    inode_opened(inode);
-    file->handle = (uint64_t)fd;
-    file->answer_flags = FOPEN_KEEP_CACHE;
+    opened_below(inode, file, fd);
     return 0;
 }
 

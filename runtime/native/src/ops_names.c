@@ -78,20 +78,41 @@ void op_forget(const struct fuse_request *request, uint64_t node, uint64_t refer
 
 // ---- names ----
 
-// mknod, mkdir and symlink. With namespace_lock held and the listing ensured; fills the entry of the reply.
-static int make_entry(struct operation *operation, struct inode *parent, const char *name, mode_t mode, dev_t rdev, const char *target) {
+// Here, for the caller; a regular file open as `flags` say. Made already by this request, by a worker that died before it answered: nobody has seen
+// it, and it may not have its owner yet.
+static int make_here(const struct fuse_request *caller, const struct inode *parent, const char *name, const struct make *make, int flags, int *file) {
+    bool again = caller->again;
+    for (unsigned tries = 0;; tries++) {
+        int error;
+        if (file) error = (*file = local_create(parent->fd, name, make, flags)) < 0 ? errno : 0;
+        else error = local_make(parent->fd, name, make);
+        if (error == EMFILE && tries < ROOM_TRIES) {
+            room_wait();
+        } else if (error == EEXIST && again && intent_made(caller, parent->fd, name) && !unlinkat(parent->fd, name, S_ISDIR(make->mode) ? AT_REMOVEDIR : 0)) {
+            again = false;
+        } else {
+            return error;
+        }
+    }
+}
+
+// mknod, mkdir, symlink and create. With namespace_lock held and the listing ensured; fills the entry of the reply.
+static int make_entry(struct operation *operation, struct inode *parent, const char *name, const struct make *make, int flags, int *file) {
     const struct fuse_request *caller = &operation->request;
-    struct make make = {mode, caller->umask, caller->uid, caller->gid, rdev, target};
-    int error = inode_name_fits(parent, name) ? local_make(parent->fd, name, &make) : ENAMETOOLONG;
-    // Made by this request, by a worker that died before it answered: nobody has seen it, and it may not have its owner yet.
-    if (error == EEXIST && intent_made(caller, parent->fd, name) && !unlinkat(parent->fd, name, S_ISDIR(mode) ? AT_REMOVEDIR : 0))
-        error = local_make(parent->fd, name, &make);
-    if (!error) error = look_up(caller, parent->fd, name, &operation->entry);
+    int error = inode_name_fits(parent, name) ? make_here(caller, parent, name, make, flags, file) : ENAMETOOLONG;
     if (error) return error;
-    if (!select_entry(parent, name, mode)) touch_object_of(operation, parent, &operation->entry.attr, false);
-    struct message message = {.frame = {.op = OP_MAKE, .mode = mode, .umask = make.umask, .uid = make.uid, .gid = make.gid, .rdev = rdev}, .name = name, .name2 = target};
+    error = look_up(caller, parent->fd, name, &operation->entry);
+    if (error) { // nobody has seen it
+        unlinkat(parent->fd, name, S_ISDIR(make->mode) ? AT_REMOVEDIR : 0);
+        if (file) close(*file);
+        return error;
+    }
+    if (!select_entry(parent, name, make->mode)) touch_object_of(operation, parent, &operation->entry.attr, false);
+    struct message message = {.frame = {.op = OP_MAKE, .mode = make->mode, .umask = make->umask, .uid = make->uid, .gid = make->gid, .rdev = make->rdev},
+                              .name = name, .name2 = make->target};
     object_times(&message, &operation->entry.attr);
     parent_times(&message, parent);
+    if (S_ISREG(make->mode) || S_ISDIR(make->mode)) operation->made = inode_of(caller, operation->entry.node);
     operation_ship(operation, &message, parent, NULL, true);
     return 0;
 }
@@ -99,10 +120,11 @@ static int make_entry(struct operation *operation, struct inode *parent, const c
 static void make_and_reply(const struct fuse_request *request, uint64_t parent_node, const char *name, mode_t mode, dev_t rdev, const char *target) {
     struct inode *parent = inode_of(request, parent_node);
     struct operation *operation = operation_begin(request, REPLY_ENTRY);
+    struct make make = {mode, request->umask, request->uid, request->gid, rdev, target};
     pthread_rwlock_wrlock(&namespace_lock);
     operation_changes_list(operation, parent);
     operation_binds(parent, NULL);
-    int error = make_entry(operation, parent, name, mode, rdev, target);
+    int error = make_entry(operation, parent, name, &make, 0, NULL);
     pthread_rwlock_unlock(&namespace_lock);
     operation_end(operation, error);
 }
@@ -157,8 +179,8 @@ void op_symlink(const struct fuse_request *request, const char *target, uint64_t
 static void entry_moves(struct operation *operation, struct inode *parent, int at, const char *name) {
     struct stat st;
     int fd = openat(at, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0) return;
-    struct inode *object = inode_get(parent->directory, fd, &st);
+    struct inode *object = fd < 0 ? NULL : inode_get(parent->directory, fd, &st);
+    if (!object || S_ISDIR(st.st_mode)) inode_names_move();
     if (!object) return;
     touch_object_of(operation, parent, &st, true);
     if (resync_active()) resync_moved(object);
@@ -231,16 +253,19 @@ void op_link(const struct fuse_request *request, uint64_t node, uint64_t parent_
 void op_create(const struct fuse_request *request, uint64_t parent_node, const char *name, mode_t mode, struct open_file *file) {
     struct inode *parent = inode_of(request, parent_node);
     struct operation *operation = operation_begin(request, REPLY_CREATE);
+    struct make make = {(mode & 07777) | S_IFREG, request->umask, request->uid, request->gid, 0, NULL};
+    int fd;
+    operation->file = *file;
     pthread_rwlock_wrlock(&namespace_lock);
     operation_changes_list(operation, parent);
     operation_binds(parent, NULL);
-    int error = make_entry(operation, parent, name, (mode & 07777) | S_IFREG, 0, NULL);
+    int error = make_entry(operation, parent, name, &make, flags_below(file->flags), &fd);
+    if (!error) opened_below(inode_of(request, operation->entry.node), &operation->file, fd);
     pthread_rwlock_unlock(&namespace_lock);
-    if (error == EEXIST && !(file->flags & O_EXCL)) error = look_up(request, parent->fd, name, &operation->entry);
-    if (!error) {
-        operation->file = *file;
-        error = open_below(inode_of(request, operation->entry.node), &operation->file);
-        if (error) inode_forget(inode_of(request, operation->entry.node), 1);
+    if (error == EEXIST && !(file->flags & O_EXCL) && !(error = look_up(request, parent->fd, name, &operation->entry))) {
+        struct inode *inode = inode_of(request, operation->entry.node);
+        error = open_below(inode, &operation->file);
+        if (error) inode_forget(inode, 1);
     }
     operation_end(operation, error);
 }

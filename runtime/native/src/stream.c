@@ -223,6 +223,13 @@ static void append_binding(struct inode *inode, const char *path, uint16_t flags
     append(&message);
 }
 
+// With stream.lock held. What is made has its number from the beginning: its first write need not look for its path.
+static void name_made(struct inode *made, struct message *message) {
+    if (stream.next_id >= stream.objects) return; // the next one who binds begins again
+    message->frame.id2 = made->remote_id = ++stream.next_id;
+    made->bound = stream.bindings;
+}
+
 bool stream_bind_unnamed(struct inode *inode) {
     pthread_rwlock_rdlock(&namespace_lock);
     pthread_mutex_lock(&stream.lock);
@@ -396,6 +403,7 @@ void operation_ship(struct operation *operation, struct message *message, struct
         operation->seq = message->frame.seq = ++stream.seq;
         if (object) message->frame.id = object->remote_id;
         if (second) message->frame.id2 = second->remote_id;
+        if (operation->made && message->frame.op == OP_MAKE) name_made(operation->made, message);
         append(message);
         operation->since = metrics_now_us();
         metrics_count(COUNT_REPLICATED, message_size(message));

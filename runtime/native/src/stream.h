@@ -25,6 +25,7 @@ struct operation {
     size_t written;
     struct entry entry;
     struct open_file file;
+    struct inode *made; // by OP_MAKE: it gets its number with the frame
     uint64_t epoch;   // of the activity log
     bool untracked;   // a part of what it touches is not in the dirty set: it began in mirror ...
     unsigned turn;    // ... or the set was emptied since, by a mirror
