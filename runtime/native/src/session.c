@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@
 #define PAGE 4096u
 #define HEAD (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
 #define BUFFER_SIZE (PAGE + SESSION_DATA_LIMIT + PAGE)
+#define THREADS_AT_FIRST 2u
 #define THREADS 12u
 #define THREADS_OF_MANY 4u // when a module has more than four directories
 #define GREETING_MS 10000
@@ -35,11 +37,15 @@ struct channel {
     pthread_t thread;
 };
 
+// There is always a thread that waits for the next request: whoever takes the last place of that kind starts another one, up to the limit. A module
+// that does little keeps few buffers.
 static struct session {
     const struct directory *directory;
     struct channel channel[THREADS];
-    unsigned channels;
+    atomic_uint channels;
+    atomic_int waiting;
 } sessions[DIRECTORY_LIMIT];
+static pthread_mutex_t adding = PTHREAD_MUTEX_INITIALIZER;
 
 // What the next worker must know.
 static struct {
@@ -67,13 +73,18 @@ static size_t receive(int fd, unsigned char *buffer) {
     }
 }
 
+static void add_thread(struct session *session);
+
 static void *serve_main(void *argument) {
     struct channel *channel = argument;
+    struct session *session = channel->session;
     unsigned char *buffer = buffer_new();
     local_thread_begin();
     for (size_t size; (size = receive(channel->fd, buffer));) {
-        struct fuse_request request = {.directory = channel->session->directory, .fd = channel->fd, .room = buffer + PAGE};
+        struct fuse_request request = {.directory = session->directory, .fd = channel->fd, .room = buffer + PAGE};
+        if (atomic_fetch_sub(&session->waiting, 1) == 1) add_thread(session);
         dispatch(&request, buffer + PAGE - HEAD, size);
+        atomic_fetch_add(&session->waiting, 1);
     }
     munmap(buffer, BUFFER_SIZE);
     return NULL;
@@ -128,15 +139,19 @@ static int greet(int fd) {
 
 // ---- the life of a mount ----
 
+// With `adding` held.
 static int add_channel(struct session *session, int fd) {
-    struct channel *channel = &session->channel[session->channels];
-    unsigned directory = session->directory->index;
+    unsigned at = session->channels, directory = session->directory->index;
+    struct channel *channel = &session->channel[at];
     *channel = (struct channel){.session = session, .fd = fd};
     shared_keep(fd);
-    kept->fd[directory][session->channels++] = fd;
-    kept->channels[directory] = session->channels;
+    kept->fd[directory][at] = fd;
+    kept->channels[directory] = at + 1;
+    session->channels = at + 1;
+    atomic_fetch_add(&session->waiting, 1);
     int error = pthread_create(&channel->thread, NULL, serve_main, channel);
     channel->running = !error;
+    if (error) atomic_fetch_sub(&session->waiting, 1);
     return error;
 }
 
@@ -148,6 +163,16 @@ static int clone_descriptor(int fd) {
     close(copy);
     errno = error;
     return -1;
+}
+
+static unsigned threads_limit(void) { return options.directories > 4 ? THREADS_OF_MANY : THREADS; }
+
+// What cannot be added now is tried again when nobody waits the next time.
+static void add_thread(struct session *session) {
+    pthread_mutex_lock(&adding);
+    int copy = session->waiting > 0 || session->channels >= threads_limit() ? -1 : clone_descriptor(session->channel[0].fd);
+    if (copy >= 0) add_channel(session, copy);
+    pthread_mutex_unlock(&adding);
 }
 
 static void prepare(void) {
@@ -176,13 +201,14 @@ int session_begin(const struct directory *directory, unsigned long mount_flags) 
     }
     *session = (struct session){.directory = directory};
     int error = greet(fd);
+    pthread_mutex_lock(&adding);
     if (error) close(fd);
     else error = add_channel(session, fd);
-    unsigned threads = options.directories > 4 ? THREADS_OF_MANY : THREADS;
-    while (!error && session->channels < threads) {
+    while (!error && session->channels < THREADS_AT_FIRST) {
         int copy = clone_descriptor(fd);
         error = copy < 0 ? errno : add_channel(session, copy);
     }
+    pthread_mutex_unlock(&adding);
     if (error) {
         umount2(directory->path, MNT_FORCE | UMOUNT_NOFOLLOW);
         umount2(directory->path, MNT_DETACH | UMOUNT_NOFOLLOW);
@@ -199,7 +225,9 @@ int session_take_over(const struct directory *directory) {
     // Before the first of our threads: what it has in hand would be sent again as well.
     struct fuse_out_header again = {.len = sizeof again, .error = NOTIFY_RESEND};
     int error = channels && write(kept->fd[directory->index][0], &again, sizeof again) < 0 && errno != ENODEV && errno != EPERM ? errno : 0;
+    pthread_mutex_lock(&adding);
     while (!error && session->channels < channels) error = add_channel(session, kept->fd[directory->index][session->channels]);
+    pthread_mutex_unlock(&adding);
     return error;
 }
 
