@@ -207,7 +207,8 @@ async def run(given: argparse.Namespace) -> int:
         "rounds": rounds,
         "quick": given.quick,
         "encryption": "off in `ours` where something that does not encrypt is beside it, else on; on in `encrypted`",
-        "durability": "a write is answered when both copies have it, an fsync when both disks have it",
+        "durability": "ours: a write is answered when both copies have it, an fsync when both disks have it; "
+        "GlusterFS answers a write earlier (write-behind)",
         "files": extent.files,
         "seconds": round(time.monotonic() - began, 1),
         "load_before": {"others": round(load, 3), "quiet": load <= _NOISY},
