@@ -8,6 +8,7 @@ import ctypes.util
 import hashlib
 import hmac
 import os
+import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from safekit.replication import PrimaryConnected, PrimaryLost
 from tests.native.pair import Pair, in_thread, opened
 
 FRAME = struct.Struct("<IHHQQQQQQqqqqIIIIIIIIIHHII")
-BARRIER, DONE = 72, 161
+HEADER = (Path(__file__).parents[2] / "runtime" / "native" / "src" / "frame.h").read_text()
 FLUSH = 2
 UPDATE_REQUESTED = 1
 
@@ -107,18 +108,28 @@ def primary_by_openssl(pair: Pair, wire_version: int) -> Iterator[OpenSSL]:
 
 def wire_version() -> int:
     """As the header says."""
-    header = Path(__file__).parents[2] / "runtime" / "native" / "src" / "frame.h"
-    line = next(line for line in header.read_text().splitlines() if line.startswith("#define WIRE_VERSION"))
-    return int(line.split()[-1].rstrip("u"))
+    found = re.search(r"#define WIRE_VERSION (\d+)", HEADER)
+    assert found
+    return int(found[1])
+
+
+def operation(wanted: str) -> int:
+    """The number of a kind of frame, as the header says."""
+    number = 0
+    for name, given in re.findall(r"^    (OP_\w+)(?: = (\d+))?,", HEADER, re.MULTILINE):
+        number = int(given) if given else number + 1
+        if name == wanted:
+            return number
+    raise AssertionError(wanted)
 
 
 def flushed(tls: OpenSSL, seq: int) -> None:
     """Sends a barrier, and takes what comes until it is answered."""
-    tls.send(FRAME.pack(FRAME.size, BARRIER, 1, seq, *([0] * 17), FLUSH, 0, 0, 0, 0))
+    tls.send(FRAME.pack(FRAME.size, operation("OP_BARRIER"), 1, seq, *([0] * 17), FLUSH, 0, 0, 0, 0))
     while True:
         frame = FRAME.unpack(tls.receive(FRAME.size))
         assert frame[0] == FRAME.size
-        if frame[1] == DONE and frame[3] == seq:
+        if frame[1] == operation("OP_DONE") and frame[3] == seq:
             return
 
 
@@ -149,7 +160,7 @@ async def test_what_somebody_puts_between_the_records_is_not_taken(tmp_path: Pat
                 flushed(tls, 1)
                 forged = b"\x17\x03\x03" + struct.pack(">H", FRAME.size + 17) + os.urandom(FRAME.size + 17)
                 tls.put_between(forged)
-                tls.send(FRAME.pack(FRAME.size, BARRIER, 1, 2, *([0] * 17), FLUSH, 0, 0, 0, 0))
+                tls.send(FRAME.pack(FRAME.size, operation("OP_BARRIER"), 1, 2, *([0] * 17), FLUSH, 0, 0, 0, 0))
 
         await asyncio.wait_for(in_thread(talk), 30)
         await pair.b.told(PrimaryLost)
