@@ -24,6 +24,7 @@
 #define COOL_MS 10000          // also when there is room: what a crash leaves in doubt is read again
 #define TICK_MS 250
 #define LOG_RECORDS (256u << 10)
+#define RESERVED (4 << 20) // bytes that the log has on the disk before it needs them, so that a full disk does not end it
 
 enum { RECORD_BEGIN = 0x62, RECORD_HOT, RECORD_PLACE, RECORD_ALONE, RECORD_OVERFLOW, RECORD_UNPLACED };
 
@@ -46,6 +47,7 @@ static struct {
     struct dirty_set places;
     int log;
     bool usable, running, ending, syncing, says_alone;
+    bool rewriting, failed; // another log is being written beside the one that counts; it could not be
     bool overflow;           // the table was full: what is in the log is not everything, until a barrier ...
     uint64_t overflow_epoch; // ... of this epoch or a later one
     uint64_t appended, synced, durable;
@@ -153,9 +155,14 @@ static void give_up(void) {
     unlink(path);
 }
 
+static void not_written(void) {
+    if (activity.rewriting) activity.failed = true;
+    else give_up();
+}
+
 static void put(uint16_t kind, const struct touch *touch) {
     struct record record = record_make(kind, touch);
-    if (activity.usable && !append(&record, sizeof record)) give_up();
+    if ((activity.usable || activity.rewriting) && !append(&record, sizeof record)) not_written();
     activity.appended++;
     activity.records++;
 }
@@ -165,35 +172,62 @@ static void put_place(const struct place *place) {
         struct record record;
         struct place place;
     } both = {record_make(RECORD_PLACE, NULL), *place};
-    if (activity.usable && !append(&both, sizeof both)) give_up();
+    if ((activity.usable || activity.rewriting) && !append(&both, sizeof both)) not_written();
     activity.appended++;
     activity.records += 3;
 }
 
-// What is hot, whole, in place of the log so far. With the lock held, and nobody syncing.
-static void rewrite(void) {
-    char path[4096], fresh[4096];
-    log_path(path, sizeof path, false);
-    log_path(fresh, sizeof fresh, true);
-    if (activity.log >= 0) close(activity.log);
+// What is hot, whole, in a new file that takes the place of the log when all of it is on the disk.
+static bool write_fresh(const char *fresh, const char *path) {
     activity.log = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
-    activity.usable = state.base[0] && activity.log >= 0;
+    activity.failed = activity.log < 0;
+    activity.rewriting = true;
+    if (!activity.failed) (void)!fallocate(activity.log, FALLOC_FL_KEEP_SIZE, 0, RESERVED); // not every file system can
     activity.records = 0;
     struct touch base = {.key = base_check()};
     put(RECORD_BEGIN, &base);
     for (size_t i = 0; i < activity.places.places; i++) put_place(&activity.places.place[i]);
     if (activity.places.unplaced) put(RECORD_UNPLACED, NULL);
     for (unsigned at = 0; at < SLOTS; at++) {
-        if (!atomic_load(&activity.epoch[at])) continue;
-        put(RECORD_HOT, &activity.touch[at]);
-        activity.young[at] = false;
+        if (atomic_load(&activity.epoch[at])) put(RECORD_HOT, &activity.touch[at]);
     }
-    activity.says_alone = activity.mode == ACTIVITY_ALONE;
-    if (activity.says_alone) put(RECORD_ALONE, NULL);
+    if (activity.mode == ACTIVITY_ALONE) put(RECORD_ALONE, NULL);
+    activity.rewriting = false;
     int folder = open(options.state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (activity.usable && (fsync(activity.log) || rename(fresh, path) || folder < 0 || fsync(folder))) give_up();
+    bool written = !activity.failed && fsync(activity.log) == 0 && folder >= 0 && rename(fresh, path) == 0 && fsync(folder) == 0;
     if (folder >= 0) close(folder);
-    if (!activity.usable) unlink(path);
+    if (written) return true;
+    if (activity.log >= 0) close(activity.log);
+    activity.log = -1;
+    unlink(fresh);
+    return false;
+}
+
+// With the lock held, and nobody syncing. `counts`: the log so far is as right as the new one, only longer. It stays where there is no room for both;
+// one that does not count makes room.
+static void rewrite(bool counts) {
+    char path[4096], fresh[4096];
+    log_path(path, sizeof path, false);
+    log_path(fresh, sizeof fresh, true);
+    counts = counts && activity.usable;
+    int before = activity.log;
+    size_t records = activity.records;
+    bool written = state.base[0] && write_fresh(fresh, path);
+    if (!written && counts && state.base[0]) {
+        activity.log = before;
+        activity.records = records;
+        return;
+    }
+    if (before >= 0) close(before);
+    if (!written) {
+        activity.log = -1;
+        unlink(path);
+        written = state.base[0] && write_fresh(fresh, path);
+    }
+    if (!written && state.base[0]) activity.usable = true; // for give_up() to say so
+    if (!written && state.base[0]) give_up();
+    activity.usable = written;
+    activity.says_alone = activity.mode == ACTIVITY_ALONE;
     activity.synced = activity.appended;
 }
 
@@ -314,7 +348,7 @@ static void cool(uint64_t epoch) {
         activity.count--;
         activity.zones -= !activity.young[at];
     }
-    bool rare = !activity.overflow && activity.records < LOG_RECORDS && activity.records < 1024 + 2 * activity.count;
+    bool rare = (activity.usable || !state.base[0]) && !activity.overflow && activity.records < LOG_RECORDS && activity.records < 1024 + 2 * activity.count;
     if (rare || activity.syncing) return;
     if (activity.overflow && atomic_load(&activity.tag[0])) {
         // From here on the table is asked again. Who passed it until now is behind the next barrier at the latest.
@@ -325,7 +359,7 @@ static void cool(uint64_t epoch) {
     if (activity.overflow && epoch < activity.overflow_epoch) return;
     activity.overflow = false;
     if (!activity.count) dirty_set_clear(&activity.places);
-    rewrite();
+    rewrite(true);
 }
 
 static void *cooler_main(void *unused) {
@@ -361,7 +395,7 @@ int activity_begin(void) {
     activity.overflow = activity.ending = false;
     activity.running = true;
     dirty_set_clear(&activity.places);
-    rewrite();
+    rewrite(false);
     pthread_mutex_unlock(&activity.lock);
     return pthread_create(&activity.cooler, NULL, cooler_main, NULL);
 }
@@ -392,7 +426,7 @@ void activity_mode(enum activity_mode mode) {
     if (mode == ACTIVITY_ALONE) activity.durable = 0; // the next connection counts anew
     // A log that counts from the new base. What is hot stays so.
     while (mode == ACTIVITY_MIRROR && activity.running && activity.syncing) pthread_cond_wait(&activity.changed, &activity.lock);
-    if (mode == ACTIVITY_MIRROR && activity.running) rewrite();
+    if (mode == ACTIVITY_MIRROR && activity.running) rewrite(false);
     pthread_cond_broadcast(&activity.changed);
     pthread_mutex_unlock(&activity.lock);
 }
@@ -400,7 +434,7 @@ void activity_mode(enum activity_mode mode) {
 void activity_rebase(void) {
     pthread_mutex_lock(&activity.lock);
     while (activity.running && activity.syncing) pthread_cond_wait(&activity.changed, &activity.lock);
-    if (activity.running) rewrite();
+    if (activity.running) rewrite(false);
     pthread_mutex_unlock(&activity.lock);
 }
 

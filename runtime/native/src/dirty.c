@@ -30,7 +30,9 @@ static struct {
     size_t count, linked;
     uint64_t bytes;
     int log;
-    bool usable;
+    bool usable; // the set names all that differs from the base
+    bool kept;   // and so does the log
+    bool creating;
     bool everything; // the peer may lose anything with its memory
 } dirty = {.lock = PTHREAD_MUTEX_INITIALIZER, .log = -1};
 
@@ -156,12 +158,19 @@ static struct record record_make(uint16_t kind, const struct touch *touch) {
     return record;
 }
 
+static void log_path(char *path, size_t size) { snprintf(path, size, "%s/rfs.dirty", options.state_dir); }
+
 static bool append(const void *bytes, size_t size) { return dirty.log >= 0 && write(dirty.log, bytes, size) == (ssize_t)size; }
 
 static void append_or_confess(const void *bytes, size_t size) {
-    if (!dirty.usable || append(bytes, size)) return;
-    dirty.usable = false;
-    say("%s/rfs.dirty cannot be written: the next resync compares everything", options.state_dir);
+    if (!dirty.kept || append(bytes, size)) return;
+    dirty.kept = false;
+    // A log that lacks a mark must not be found after a crash. The set in memory still counts, and is written anew when there is room.
+    if (dirty.creating) return;
+    char path[4096];
+    log_path(path, sizeof path);
+    unlink(path);
+    say("%s cannot be written: if this process ends before it can, the next resync compares everything", path);
 }
 
 // NULL: something cannot be placed.
@@ -173,8 +182,6 @@ static void append_place(const struct place *place) {
     if (!place) both.place.check = (uint32_t)fnv64(both.place.bytes, sizeof both.place.bytes);
     append_or_confess(&both, sizeof both);
 }
-
-static void log_path(char *path, size_t size) { snprintf(path, size, "%s/rfs.dirty", options.state_dir); }
 
 static uint64_t base_check(void) { return fnv64(state.base, strlen(state.base)); }
 
@@ -260,14 +267,20 @@ static int log_create(bool tracked, bool ended) {
     dirty.log = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
     struct touch base = {.key = base_check()};
     struct record record = record_make(RECORD_BEGIN, &base);
-    dirty.usable = append(&record, sizeof record) && state.base[0];
+    dirty.usable = state.base[0] != 0;
+    dirty.kept = append(&record, sizeof record);
     if (dirty.log < 0) return errno;
+    dirty.creating = true;
     log_set(&dirty.set);
     record = record_make(ended ? RECORD_END : RECORD_TRACK, NULL);
     if (tracked || ended) append_or_confess(&record, sizeof record);
+    dirty.creating = false;
     int folder = open(options.state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int error = folder < 0 || fsync(dirty.log) || rename(fresh, path) || fsync(folder) ? errno : 0;
+    int error = !dirty.kept ? ENOSPC : folder < 0 || fsync(dirty.log) || rename(fresh, path) || fsync(folder) ? errno : 0;
     if (folder >= 0) close(folder);
+    if (!error) return 0;
+    dirty.kept = false;
+    unlink(fresh);
     return error;
 }
 
@@ -420,7 +433,8 @@ bool dirty_admit_doubts(void) {
 
 int dirty_sync(void) {
     pthread_mutex_lock(&dirty.lock);
-    int log = dirty.usable && dirty.log >= 0 ? fcntl(dirty.log, F_DUPFD_CLOEXEC, 3) : -1;
+    if (dirty.usable && dirty.log >= 0 && !dirty.kept) log_create(true, false); // alone: while in mirror nobody asks
+    int log = dirty.usable && dirty.kept && dirty.log >= 0 ? fcntl(dirty.log, F_DUPFD_CLOEXEC, 3) : -1;
     pthread_mutex_unlock(&dirty.lock);
     if (log < 0) return EIO;
     int error = fdatasync(log) ? errno : 0;
@@ -448,8 +462,9 @@ int dirty_close(void) {
     int error = 0;
     if (dirty.log >= 0) {
         struct record record = record_make(RECORD_END, NULL);
-        if (dirty.usable && (!append(&record, sizeof record) || fsync(dirty.log))) error = errno ? errno : EIO;
-        close(dirty.log);
+        if (dirty.usable && dirty.kept && (!append(&record, sizeof record) || fsync(dirty.log))) dirty.kept = false;
+        if (dirty.usable && !dirty.kept) error = log_create(true, true);
+        if (dirty.log >= 0) close(dirty.log);
     }
     dirty.log = -1;
     pthread_mutex_unlock(&dirty.lock);

@@ -73,7 +73,7 @@ static void close_primary(bool equal_to_peer) {
     activity_end(!error);
     pthread_mutex_lock(&state_lock);
     snprintf(state.role, sizeof state.role, "idle");
-    if (error) state.base[0] = 0;
+    if (error && !equal_to_peer) state.base[0] = 0;
     state.exact = state.base[0] && (equal_to_peer || (dirty_usable() && dirty_count() == 0));
     state.logged = !state.exact && state.base[0] && dirty_usable();
     state.lost = false;
