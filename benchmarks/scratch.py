@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -24,6 +25,8 @@ SERVERS = frozenset({"safekit-rfs", "glusterfs", "glusterfsd", "postgres", "pg_c
 
 _PREFIX = "safekit-bench-"
 _PATIENCE_S = 5.0
+_YOUNG_S = 60.0
+"""A folder is made first and held then."""
 
 
 @contextlib.asynccontextmanager
@@ -31,20 +34,40 @@ async def scratch(where: Path) -> AsyncIterator[Path]:
     """A new folder on the disk below `where` that every user may enter; cleared afterwards."""
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=where))
     folder.chmod(0o755)
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(held, fcntl.LOCK_EX)
     try:
         yield folder
     finally:
         await asyncio.shield(asyncio.to_thread(clear, folder))
+        os.close(held)
 
 
 def remains(where: Path) -> list[Path]:
-    """Folders of benchmarks that ended without clearing up: the process that made them is gone."""
+    """Folders of benchmarks that ended without clearing up: nobody holds them, and the process that made them is gone,
+    or its number is another's by now."""
     found = []
     for folder in where.glob(f"{_PREFIX}*-*"):
         maker = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if maker.isdigit() and b"benchmarks" not in _arguments(int(maker)):
+        if not maker.isdigit() or _is_held(folder):
+            continue
+        if not Path(f"/proc/{maker}").exists() or time.time() - folder.stat().st_mtime > _YOUNG_S:
             found.append(folder)
     return found
+
+
+def _is_held(folder: Path) -> bool:
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return True  # its maker clears it up at this moment
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def clear(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from benchmarks import report
 from benchmarks.databases import sqlite_transactions
 from benchmarks.places import BOUND, GLUSTER, LOCAL, OURS, SYSTEMS, Place
 from benchmarks.rows import PROMISES, RECOVERIES, Promise, rows
-from benchmarks.scratch import clear, remains
+from benchmarks.scratch import clear, remains, scratch
 from benchmarks.workloads import QUICK, Measure, NotRun
 
 ROWS = rows(sqlite_transactions, sqlite_transactions)
@@ -91,3 +92,10 @@ def test_what_a_killed_benchmark_left_is_found_ended_and_removed(tmp_path: Path)
         for process in (ours, bystander):
             process.kill()
             process.wait()
+
+
+async def test_the_folder_of_a_benchmark_that_runs_is_left_alone(tmp_path: Path) -> None:
+    async with scratch(tmp_path) as folder:
+        os.utime(folder, (0, 0))
+        assert remains(tmp_path) == []
+    assert not folder.exists()
