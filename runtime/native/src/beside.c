@@ -175,7 +175,7 @@ static void confess(void) {
     beside_drop();
     const char *message = "another directory lies where the replicated one was when the replication was stopped: everything is compared at the next synchronisation";
     pthread_mutex_lock(&state_lock);
-    state.base[0] = 0;
+    state.base[0] = state.copy[0] = 0;
     state.exact = state.lost = state.logged = false;
     state_save();
     pthread_mutex_unlock(&state_lock);
@@ -258,6 +258,7 @@ void beside_secondary(void) {
     bool closed = dirty_close() == 0 && dirty_usable();
     pthread_mutex_lock(&state_lock);
     state.exact = false;
+    state.copy[0] = 0;
     state.logged = closed;
     state_save();
     pthread_mutex_unlock(&state_lock);

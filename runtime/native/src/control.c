@@ -302,6 +302,19 @@ static int put_diff_report(struct line *line) {
     return 0;
 }
 
+static int set_limit(const struct request *request, struct failure *failure) {
+    const char *text = value_of(request, "bandwidth");
+    char *end;
+    unsigned long value = strtoul(text, &end, 10);
+    if (!*text || *end || value > 1000000000) {
+        snprintf(failure->code, sizeof failure->code, "value");
+        snprintf(failure->message, sizeof failure->message, "bandwidth: %.64s, expected KB/s, 0 for no limit", text);
+        return -1;
+    }
+    __atomic_store_n(&options.resync_bandwidth, (unsigned)value, __ATOMIC_RELAXED);
+    return 0;
+}
+
 static int run(const struct request *request, struct line *line, struct failure *failure) {
     const char *word = request->word ? request->word : "";
     const char *generation = value_of(request, "generation");
@@ -327,6 +340,7 @@ static int run(const struct request *request, struct line *line, struct failure 
     if (strcmp(word, "verify-result") == 0) return put_verify_report(line);
     if (strcmp(word, "diff") == 0) return diff_start(failure);
     if (strcmp(word, "diff-result") == 0) return put_diff_report(line);
+    if (strcmp(word, "limit") == 0) return set_limit(request, failure);
     if (strcmp(word, "exit") == 0) return module_idle(flag_of(request, "force"), failure);
     snprintf(failure->code, sizeof failure->code, "unknown");
     snprintf(failure->message, sizeof failure->message, "unknown command %.64s", word);

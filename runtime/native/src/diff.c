@@ -129,7 +129,7 @@ static void finish(const char *list) {
     struct diff_report *now = &diff.now;
     uint64_t rate = diff.sampled && diff.sampled_ms ? diff.sampled * 1000 / (uint64_t)diff.sampled_ms : USUAL_RATE;
     if (rate > USUAL_RATE) rate = USUAL_RATE; // what a network gives
-    uint64_t limit = (uint64_t)options.resync_bandwidth << 10;
+    uint64_t limit = (uint64_t)__atomic_load_n(&options.resync_bandwidth, __ATOMIC_RELAXED) << 10;
     if (limit && rate > limit) rate = limit;
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);

@@ -58,6 +58,7 @@ static int reach_barrier(const struct synced *synced) {
         state.mirrored = synced->moment;
         state.inconsistent = state.partial = state.lost = state.logged = false;
         state.exact = true;
+        state.copy[0] = 0;
         error = state_save();
     } else if (synced->barrier == BARRIER_PUBLISH) {
         snprintf(state.published, sizeof state.published, "%s", synced->text);
@@ -153,6 +154,9 @@ int receive_resync_begins(const struct message *message) {
     // Of what changed since the base: if it is interrupted the next one can go on from there.
     state.partial = !(message->frame.flags & FRAME_FULL) && (!state.inconsistent || state.partial);
     state.inconsistent = true;
+    const char *copy = message->frame.flags & FRAME_FULL && message->name ? message->name : "";
+    state.resumed = *copy && strcmp(state.copy, copy) == 0;
+    snprintf(state.copy, sizeof state.copy, "%.32s", copy);
     if (!state.partial) state.exact = state.lost = state.logged = false;
     int error = state_save();
     pthread_mutex_unlock(&state_lock);

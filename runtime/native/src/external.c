@@ -41,6 +41,7 @@ static void take_base(const char *base, int64_t watched) {
     memcpy(state.base, base, BASE_SIZE);
     state.exact = true;
     state.inconsistent = state.partial = state.lost = state.logged = false;
+    state.copy[0] = 0;
     state.watched = watched;
     state.mirrored = (struct moment){0};
 }

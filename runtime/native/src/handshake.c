@@ -157,6 +157,7 @@ int handshake_connect(struct link *link, bool full, struct peer *peer) {
     limits_judge(asked, text);
     value_of(text, "generation", peer->generation, sizeof peer->generation);
     value_of(text, "base", peer->base, sizeof peer->base);
+    value_of(text, "copy", peer->copy, sizeof peer->copy);
     peer->objects = (unsigned)number_of(text, "objects");
     peer->exact = flag_of(text, "exact");
     peer->lost = flag_of(text, "lost");
@@ -220,7 +221,7 @@ int handshake_welcome(struct link *link, struct peer *peer) {
     pthread_mutex_lock(&state_lock);
     bool counts = !state.inconsistent || state.partial, exact = state.exact && counts, lost = !exact && state.lost && counts;
     bool log = !exact && state.logged && counts && dirty_offer(NULL);
-    snprintf(text, sizeof text, "generation=%s\nbase=%s\nexact=%d\nlost=%d\nlog=%d\nobjects=%u\n", state.generation, state.base, exact, lost, log, objects_limit());
+    snprintf(text, sizeof text, "generation=%s\nbase=%s\ncopy=%s\nexact=%d\nlost=%d\nlog=%d\nobjects=%u\n", state.generation, state.base, state.copy, exact, lost, log, objects_limit());
     pthread_mutex_unlock(&state_lock);
     strcat(text, peer->facts);
     link_limit(link, OFFER_MS);

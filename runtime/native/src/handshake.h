@@ -12,7 +12,7 @@ struct peer {
     uint64_t applied;
     unsigned objects;           // how many the secondary can keep
     char facts[LIMITS_TEXT];    // of this node, for the primary
-    char generation[GENERATION_SIZE], base[64];
+    char generation[GENERATION_SIZE], base[64], copy[64]; // copy: of an unfinished full resync
     bool exact;             // its copy is the base and nothing else
     bool lost;              // the same, but for what it held in memory
     bool log;               // it was primary: its own log names what else differs ...

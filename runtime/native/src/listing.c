@@ -1,5 +1,6 @@
 // The primary's side of listings: reads a directory, sends it, and keeps in mind what it asked.
 #include "listing.h"
+#include "copied.h"
 #include "local.h"
 #include "resync.h"
 #include "select.h"
@@ -15,7 +16,7 @@
 
 #define BATCH_BYTES (64u << 10)
 #define BATCH_ENTRIES 1024u
-#define MARK_SELF (MARK_LIST | MARK_TREE | MARK_META | MARK_YOUNG)
+#define MARK_SELF (MARK_LIST | MARK_TREE | MARK_META | MARK_YOUNG | MARK_COPIED)
 
 // What was asked by one frame.
 struct asked {
@@ -132,12 +133,24 @@ static void send_entry(int parent, const char *name, const struct stat *st, uint
 
 // ---- a directory ----
 
+// While an interrupted copy goes on: marks what of a file was not copied. What was changed since is marked already. False: nothing of it was.
+static bool mark_rest(unsigned directory, uint64_t key, const struct stat *st) {
+    uint64_t upto;
+    if (st->st_nlink > 1 || !copied_have(directory, key, &upto) || zone_of(upto) == 0) return false;
+    if (upto < (uint64_t)st->st_size) todo_rest(directory, key, upto, (uint64_t)st->st_size);
+    return true;
+}
+
 static void list_entry(struct inode *inode, int parent, const char *name, const struct stat *st, uint32_t taken) {
     const struct directory *directory = inode->directory;
     uint64_t key = mark_key(directory->index, st->st_dev, st->st_ino);
     bool is_directory = S_ISDIR(st->st_mode), is_file = S_ISREG(st->st_mode), full = taken & MARK_TREE;
     uint32_t add = 0;
     if (full && is_directory) add |= MARK_LIST | MARK_TREE;
+    if (!full && taken & MARK_COPIED) {
+        if (is_directory) add |= MARK_LIST | MARK_COPIED;
+        else full = is_file && !mark_rest(directory->index, key, st);
+    }
     if (full && is_file) add |= MARK_CONTENT;
     if (taken & MARK_YOUNG && resync_is_young(st)) add |= is_directory ? MARK_LIST | MARK_YOUNG : is_file ? MARK_CONTENT : 0;
     struct listed entry;

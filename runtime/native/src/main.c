@@ -242,7 +242,7 @@ int main(int count, char **arguments) {
     } else if (select_changed()) {
         // What was excluded then and is not now was never compared.
         pthread_mutex_lock(&state_lock);
-        state.base[0] = 0;
+        state.base[0] = state.copy[0] = 0;
         state.exact = state.lost = state.logged = false;
         state_save();
         pthread_mutex_unlock(&state_lock);

@@ -10,6 +10,8 @@
 #define MARK_HEAD 32u   // of the bytes the first zone (and everything of MARK_META)
 #define MARK_ZONES 64u  // of the bytes what the set of zones says (and everything of MARK_META)
 #define MARK_YOUNG 128u // a directory: also what in it is young, the bytes too
+#define MARK_COPIED 512u // a directory, while a resync goes on with an interrupted copy: everything below it but what was copied (copied.h)
+#define MARK_REST 1024u // a file then: its zones are all that was not copied, and what was changed since
 #define MARK_BYTES (MARK_CONTENT | MARK_HEAD | MARK_ZONES)
 #define MARK_ANY 255u
 

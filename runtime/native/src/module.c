@@ -2,6 +2,7 @@
 #include "module.h"
 #include "activity.h"
 #include "beside.h"
+#include "copied.h"
 #include "diff.h"
 #include "events.h"
 #include "external.h"
@@ -131,6 +132,7 @@ int module_primary(const char *generation, bool force, struct failure *failure) 
     if (state.inconsistent) state.base[0] = 0;
     if (state.lost) state.base[0] = 0; // forced, or the register's only holder: what it lost is known to nobody
     state.inconsistent = state.partial = state.lost = false;
+    state.copy[0] = 0;
     bool fresh = state.exact; // equal to the base: an empty set counts from it. Otherwise go on with the set that was closed in order
     state.exact = false;
     pthread_mutex_unlock(&state_lock);
@@ -233,8 +235,10 @@ int module_connect(const char *host, const char *port, const char *generation, b
     snprintf(peer_generation, peer_size, "%s", peer.generation);
     char address[96];
     snprintf(address, sizeof address, "%.64s:%.16s", host, port);
-    resync_prepare(why != NULL, peer.log || peer.lost);
+    bool resumes = why && !full && !options.resync_whole && state.base[0] && strcmp(state.base, peer.copy) == 0 && dirty_usable() && copied_open();
+    resync_prepare(why != NULL, peer.log || peer.lost, resumes);
     say("connected to %s, resynchronisation %s%s", address, why ? "full: " : "incremental", why ? why : "");
+    if (resumes) say("it goes on where it was interrupted: %zu files are there already", copied_files());
     stream_start(link, host, port, &peer);
     if (resync_run()) abort();
 done:
@@ -283,7 +287,10 @@ static void look_at_restored_copy(void) {
     bool changed = dirty_count() > 0;
     whole = dirty_close() == 0 && whole;
     pthread_mutex_lock(&state_lock);
-    if (changed || !whole) state.exact = false;
+    if (changed || !whole) {
+        state.exact = false;
+        state.copy[0] = 0;
+    }
     state.logged = changed && whole;
     pthread_mutex_unlock(&state_lock);
 }
@@ -303,7 +310,10 @@ int module_secondary(const char *address, unsigned port, const char *generation,
         goto done;
     }
     pthread_mutex_lock(&state_lock);
-    if (!clean) state.exact = state.lost = state.logged = false;
+    if (!clean) {
+        state.exact = state.lost = state.logged = false;
+        state.copy[0] = 0;
+    }
     pthread_mutex_unlock(&state_lock);
     look_at_restored_copy();
     error = mount_protect();

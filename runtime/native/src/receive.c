@@ -53,6 +53,7 @@ void receive_failed(const struct message *message, int error) {
     if (error == ENOSPC || error == EDQUOT) event_send("error", "code", "disk_full", "message", "the disk of this node is full: it cannot be the secondary until there is room", (char *)NULL);
     pthread_mutex_lock(&state_lock);
     state.exact = state.lost = state.logged = false;
+    state.copy[0] = 0;
     state_save();
     pthread_mutex_unlock(&state_lock);
     pthread_mutex_lock(&receive.lock);

@@ -10,6 +10,8 @@
 // So at the end of the walk everything either was compared at its place in the stream or was changed on both sides by it: both trees are
 // equal after the last frame, and an application never waited for more than one zone or one listing.
 #include "resync.h"
+#include "activity.h"
+#include "copied.h"
 #include "events.h"
 #include "local.h"
 #include "dirty.h"
@@ -31,10 +33,12 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#define CHECKS 4096
+#define CHECKS 512  // 64 MiB
+#define ANSWERS 8u  // that are worked off before it is looked what is done
 #define PIECE (128u << 10) // what one digest speaks for, and what is copied when it differs
 #define SMALL_FILE 16384
 #define OVERLAYFS_SUPER_MAGIC 0x794c7630
+#define NOTE_BYTES (1u << 20) // of a large file, between two things to be remembered of an unfinished copy
 #define YOUNG_GRACE_S 3600 // for clocks that differ (spec 4.9.2-3)
 
 struct check {
@@ -57,7 +61,7 @@ struct moved {
 static struct {
     pthread_mutex_t lock;
     atomic_bool active, cancelled;
-    bool full, doubtful, redo, again, running, everywhere; // everywhere: nobody knows where to look, the whole tree is walked
+    bool full, doubtful, resumes, redo, again, running, everywhere; // everywhere: nobody knows where to look, the whole tree is walked
     size_t linked_seen, taken; // taken: how often something of `todo` was done
     struct dirty_set todo, added; // added: what a search of links adds to the dirty set
     struct differing *differing, **differing_last;
@@ -139,6 +143,13 @@ void describe(struct frame *frame, const struct stat *st) {
     frame->rdev = st->st_rdev;
     frame->mtime_s = st->st_mtim.tv_sec;
     frame->mtime_n = (uint32_t)st->st_mtim.tv_nsec;
+}
+
+void todo_rest(unsigned directory, uint64_t key, uint64_t from, uint64_t size) {
+    pthread_mutex_lock(&resync.lock);
+    zones_add(&resync.todo.zones, directory, key, zone_of(from), zone_of(size - 1));
+    marks_add(&resync.todo.marks, directory, key, MARK_ZONES | MARK_REST);
+    pthread_mutex_unlock(&resync.lock);
 }
 
 // ---- directories that must be equal ----
@@ -246,37 +257,74 @@ static struct check *find_check(uint64_t seq) {
     return NULL;
 }
 
-// Sends what the secondary said differs, and forgets the checks that it answered.
+// Of an unfinished copy: what is on the secondary's disk by now is remembered. A peer that is lost got nothing of what was "sent" since.
+static void settle_copied(uint64_t durable) {
+    if (!resync.full) return;
+    uint64_t sent = stream_sequence(), compared = resync.check_count ? resync.checks[resync.first_check].seq : UINT64_MAX;
+    if (stream_connected() && !atomic_load(&resync.cancelled)) copied_settle(compared, sent, durable);
+}
+
+// `flags`: what was done of it. Less than what is missing says nothing of the whole.
+static void note_copied(const struct inode *inode, uint32_t flags, uint64_t upto) {
+    if (!resync.full || !(flags & (MARK_CONTENT | MARK_REST)) || atomic_load(&resync.cancelled)) return;
+    copied_note(inode->directory->index, inode_key(inode), upto, stream_sequence());
+    static unsigned notes;
+    if (++notes % 64) return;
+    struct stream_status status;
+    stream_get_status(&status);
+    settle_copied(status.durable);
+}
+
+static struct differing *take_differing(void) {
+    pthread_mutex_lock(&resync.lock);
+    struct differing *one = resync.differing;
+    if (one) {
+        resync.differing = one->next;
+        if (!resync.differing) resync.differing_last = &resync.differing;
+    }
+    pthread_mutex_unlock(&resync.lock);
+    return one;
+}
+
+// Answers about several files do not come in the order of the questions.
+static uint64_t oldest_differing(void) {
+    uint64_t oldest = UINT64_MAX;
+    pthread_mutex_lock(&resync.lock);
+    for (const struct differing *one = resync.differing; one; one = one->next) {
+        if (one->seq < oldest) oldest = one->seq;
+    }
+    pthread_mutex_unlock(&resync.lock);
+    return oldest;
+}
+
+static void send_differing(struct differing *one) {
+    struct check *check = find_check(one->seq);
+    int file = check ? local_reopen(check->inode->fd, O_RDONLY | O_NOATIME) : -1;
+    if (check && file < 0) stream_lose("a file cannot be read");
+    if (file >= 0) {
+        send_zone(check->inode, file, check->offset, check->size, true);
+        close(file);
+    }
+    free(one);
+}
+
+// Sends what the secondary said differs, and forgets the checks that it answered: an answer is here before the acknowledgement of its frame.
 static void take_answers(bool wait) {
     for (;;) {
-        pthread_mutex_lock(&resync.lock);
-        struct differing *one = resync.differing;
-        if (one) {
-            resync.differing = one->next;
-            if (!resync.differing) resync.differing_last = &resync.differing;
-        }
-        pthread_mutex_unlock(&resync.lock);
-        if (one) {
-            struct check *check = find_check(one->seq);
-            if (check) {
-                int file = local_reopen(check->inode->fd, O_RDONLY | O_NOATIME);
-                if (file >= 0) {
-                    send_zone(check->inode, file, check->offset, check->size, true);
-                    close(file);
-                }
-            }
-            free(one);
-            continue;
-        }
         struct stream_status status;
+        unsigned taken = 0;
         stream_get_status(&status);
-        if (resync_has_answers()) continue;
-        while (resync.check_count && resync.checks[resync.first_check].seq <= status.applied) {
-            inode_forget(resync.checks[resync.first_check].inode, 1);
+        for (struct differing *one; taken < ANSWERS && (one = take_differing()); taken++) send_differing(one);
+        uint64_t open = oldest_differing();
+        for (; resync.check_count; resync.check_count--) {
+            const struct check *oldest = &resync.checks[resync.first_check];
+            if (oldest->seq > status.applied || oldest->seq >= open) break;
+            inode_forget(oldest->inode, 1);
             resync.first_check = (resync.first_check + 1) % CHECKS;
-            resync.check_count--;
         }
+        settle_copied(status.durable);
         listing_settle(status.applied);
+        if (taken) continue;
         uint64_t check = resync.check_count ? resync.checks[resync.first_check].seq : UINT64_MAX, listed = listing_oldest();
         if (!wait || (!resync.check_count && !listed) || atomic_load(&resync.cancelled)) return;
         stream_wait_applied(listed && listed < check ? listed : check, 1000);
@@ -320,12 +368,14 @@ static off_t compare_step(struct inode *inode, int file, off_t offset, off_t lim
     return next;
 }
 
-static void compare_range(struct inode *inode, int file, off_t offset, off_t limit) {
+static void compare_range(struct inode *inode, int file, uint32_t flags, off_t offset, off_t limit) {
+    off_t noted = offset;
     while (offset >= 0 && offset < limit && !atomic_load(&resync.cancelled)) {
         off_t next = compare_step(inode, file, offset, limit);
         pthread_mutex_lock(&resync.lock);
         if (next > offset) resync.progress.bytes_done += (uint64_t)(next - offset);
         pthread_mutex_unlock(&resync.lock);
+        if (next >= noted + NOTE_BYTES) note_copied(inode, flags, (uint64_t)(noted = next));
         throttle_turn(0, &resync.cancelled);
         take_answers(resync.check_count == CHECKS);
         offset = next;
@@ -349,11 +399,11 @@ static bool next_zones(struct inode *inode, uint32_t flags, uint64_t *zone, uint
 static void compare_zones(struct inode *inode, int file, uint32_t flags, off_t size) {
     uint64_t end = zone_of((uint64_t)size - 1) + 1, run_end;
     for (uint64_t zone = 0; zone < end && next_zones(inode, flags, &zone, end, &run_end); zone = run_end)
-        compare_range(inode, file, (off_t)zone_start(zone), (off_t)zone_start(run_end));
+        compare_range(inode, file, flags, (off_t)zone_start(zone), (off_t)zone_start(run_end));
 }
 
 static void synchronise_file(struct inode *inode) {
-    uint32_t flags = todo_take(inode->directory->index, inode_key(inode), MARK_BYTES | MARK_META);
+    uint32_t flags = todo_take(inode->directory->index, inode_key(inode), MARK_BYTES | MARK_META | MARK_REST);
     if (!flags) return;
     int file = local_reopen(inode->fd, O_RDONLY | O_NOATIME);
     if (file < 0) return;
@@ -372,10 +422,11 @@ static void synchronise_file(struct inode *inode) {
     if (error) stream_lose("extended attributes of a file cannot be read");
     if (flags & MARK_BYTES && st.st_size > 0) {
         if (st.st_size <= SMALL_FILE) send_zone(inode, file, 0, SMALL_FILE, false);
-        else if (flags & MARK_CONTENT || options.resync_whole) compare_range(inode, file, 0, INT64_MAX);
+        else if (flags & MARK_CONTENT || options.resync_whole) compare_range(inode, file, flags, 0, INT64_MAX);
         else compare_zones(inode, file, flags, st.st_size);
     }
     close(file);
+    if (st.st_nlink == 1) note_copied(inode, flags, COPIED_WHOLE);
     pthread_mutex_lock(&resync.lock);
     resync.progress.files_done++;
     if (st.st_size <= SMALL_FILE) resync.progress.bytes_done += (uint64_t)st.st_size;
@@ -546,8 +597,8 @@ static struct inode *take_moved(void) {
     return inode;
 }
 
-static void mark_everything(void) {
-    for (unsigned i = 0; i < options.directories; i++) todo_add(i, inode_key(inode_root(i)), MARK_LIST | MARK_TREE);
+static void mark_everything(uint32_t below) {
+    for (unsigned i = 0; i < options.directories; i++) todo_add(i, inode_key(inode_root(i)), MARK_LIST | below);
 }
 
 static void set_phase(const char *phase) {
@@ -575,16 +626,16 @@ static bool finished(size_t taken_before) {
     return done;
 }
 
-static void enter_mirror(void) {
+static bool enter_mirror(void) {
     // What was copied is on both disks before anybody waits for it.
     set_phase("sync");
-    if (stream_barrier(BARRIER_FLUSH, NULL)) return;
+    if (stream_barrier(BARRIER_FLUSH, NULL)) return false;
     for (unsigned i = 0; i < options.directories; i++) syncfs(options.directory[i].root);
     set_phase("barrier");
     char base[BASE_SIZE];
     base_create(base);
     struct moment began = moment_now(); // what is changed from here on is newer
-    if (!stream_switch() || stream_barrier(BARRIER_MIRROR, base)) return;
+    if (!stream_switch() || stream_barrier(BARRIER_MIRROR, base)) return false;
     for (unsigned i = 0; i < options.directories; i++) syncfs(options.directory[i].root);
     pthread_mutex_lock(&state_lock);
     memcpy(state.base, base, sizeof state.base);
@@ -593,13 +644,13 @@ static void enter_mirror(void) {
     pthread_mutex_unlock(&state_lock);
     if (!saved) {
         stream_lose("the record of this node cannot be written");
-        return;
+        return false;
     }
-    if (stream_enter_mirror()) {
-        struct progress p = resync_progress();
-        say("in mirror: %llu directories read, %llu files compared", (unsigned long long)p.directories, (unsigned long long)p.files_done);
-        event_send("in_mirror", (char *)NULL);
-    }
+    if (!stream_enter_mirror()) return false;
+    struct progress p = resync_progress();
+    say("in mirror: %llu directories read, %llu files compared", (unsigned long long)p.directories, (unsigned long long)p.files_done);
+    event_send("in_mirror", (char *)NULL);
+    return true;
 }
 
 static void *resync_main(void *unused) {
@@ -622,7 +673,7 @@ static void *resync_main(void *unused) {
             resync.full = resync.everywhere = true;
             struct message begin = {.frame = {.op = OP_RESYNC_BEGIN, .flags = FRAME_FULL}};
             stream_send(&begin, NULL, true);
-            mark_everything();
+            mark_everything(MARK_TREE);
             pthread_rwlock_unlock(&namespace_lock);
         }
         if (!resync.everywhere) visit_places();
@@ -633,7 +684,7 @@ static void *resync_main(void *unused) {
             inode_forget(inode, 1);
         }
     } while (!atomic_load(&resync.cancelled) && !finished(taken));
-    if (!atomic_load(&resync.cancelled)) enter_mirror();
+    copied_close(!atomic_load(&resync.cancelled) && enter_mirror());
     throttle_end();
     for (; resync.check_count; resync.check_count--) {
         inode_forget(resync.checks[resync.first_check].inode, 1);
@@ -648,8 +699,9 @@ static void *resync_main(void *unused) {
 
 // ---- from outside ----
 
-void resync_prepare(bool full, bool doubtful) {
-    resync.doubtful = doubtful;
+void resync_prepare(bool full, bool doubtful, bool resumes) {
+    resync.doubtful = doubtful || resumes;
+    resync.resumes = resumes;
     dirty_set_clear(&resync.added);
     resync.full = full;
     if (full) return;
@@ -662,6 +714,20 @@ void resync_prepare(bool full, bool doubtful) {
             search_links(options.directory[i].root, &options.directory[i], inode_key(inode_root(i)), &set.marks, false, pass == 1);
     }
     dirty_set_clear(&set);
+}
+
+// Nothing runs that modifies. What the secondary counts from is of no use any more: from here on the dirty set says what was changed since this copy
+// began, and the copy is remembered under the name of that base.
+static void begin_copy(void) {
+    pthread_mutex_lock(&state_lock);
+    base_create(state.base);
+    bool saved = state_save() == 0;
+    pthread_mutex_unlock(&state_lock);
+    dirty_restart();
+    dirty_track();
+    activity_rebase();
+    if (saved) copied_begin();
+    else copied_close(true);
 }
 
 void resync_arm(void) {
@@ -677,8 +743,12 @@ void resync_arm(void) {
     resync.differing_last = &resync.differing;
     // A link that was made after the search for links: everything, rather than a second search.
     if (!resync.full && (!dirty_usable() || dirty_linked() != resync.linked_seen)) resync.full = true;
-    if (resync.full) {
-        mark_everything();
+    if (resync.full && !(resync.resumes && dirty_usable())) {
+        begin_copy();
+        mark_everything(MARK_TREE);
+    } else if (resync.full) {
+        dirty_snapshot(&resync.todo);
+        mark_everything(MARK_COPIED);
     } else {
         dirty_snapshot(&resync.todo);
         for (size_t i = 0; i < resync.added.marks.size; i++) {
@@ -692,7 +762,7 @@ void resync_arm(void) {
     resync.began = now_ms();
     resync.progress = (struct progress){.phase = resync.full ? "scan" : "copy", .files_total = resync.full ? 0 : dirty_count()};
     atomic_store(&resync.cancelled, false);
-    struct message begin = {.frame = {.op = OP_RESYNC_BEGIN, .flags = resync.full ? FRAME_FULL : 0}};
+    struct message begin = {.frame = {.op = OP_RESYNC_BEGIN, .flags = resync.full ? FRAME_FULL : 0}, .name = resync.full ? state.base : NULL};
     stream_send(&begin, NULL, true);
     atomic_store(&resync.active, true);
 }
@@ -734,6 +804,7 @@ void resync_answer(const struct message *message) {
     }
     pthread_mutex_lock(&resync.lock);
     if (created) {
+        copied_forget(); // what it was said to have it does not have
         resync.redo = true;
     } else {
         struct differing *one = must(malloc(sizeof *one));

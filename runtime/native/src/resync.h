@@ -12,7 +12,8 @@ struct progress {
 };
 
 // `doubtful`: the peer was primary, or lost its memory: it may lack what nobody here changed.
-void resync_prepare(bool full, bool doubtful); // before the stream begins; decides what to compare
+// `resumes`: the peer has an unfinished full resync that this node remembers (copied.h).
+void resync_prepare(bool full, bool doubtful, bool resumes); // before the stream begins; decides what to compare
 void resync_arm(void);          // between operations: the first frame of the stream
 int resync_run(void);           // starts the thread, once the stream has begun
 bool resync_active(void);

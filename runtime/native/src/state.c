@@ -46,8 +46,8 @@ void base_create(char base[BASE_SIZE]) {
 }
 
 static size_t state_text(char *text, size_t size) {
-    int used = snprintf(text, size, "safekit-rfs 1\nrole=%s\nbase=%s\ngeneration=%s\npublished=%s\nboot_id=%s\nclean=%d\nexact=%d\ninconsistent=%d\npartial=%d\nlost=%d\nlogged=%d\nwatched=%lld\nmirrored=%lld\nahead=%lld\n",
-                        state.role, state.base, state.generation, state.published, state.boot_id, state.clean, state.exact, state.inconsistent,
+    int used = snprintf(text, size, "safekit-rfs 1\nrole=%s\nbase=%s\ncopy=%s\ngeneration=%s\npublished=%s\nboot_id=%s\nclean=%d\nexact=%d\ninconsistent=%d\npartial=%d\nlost=%d\nlogged=%d\nwatched=%lld\nmirrored=%lld\nahead=%lld\n",
+                        state.role, state.base, state.copy, state.generation, state.published, state.boot_id, state.clean, state.exact, state.inconsistent,
                         state.partial, state.lost, state.logged, (long long)state.watched, (long long)state.mirrored.at, (long long)state.mirrored.ahead);
     used += snprintf(text + used, size - (size_t)used, "check=%016llx\n", (unsigned long long)fnv64(text, (size_t)used));
     return (size_t)used;
@@ -81,9 +81,10 @@ int64_t state_mirrored_at(void) {
     return mirrored.at && set < CLOCK_SET_NS ? mirrored.at - CLOCK_SET_NS : 0;
 }
 
+// What was copied before an interruption counts as known to nobody: a listing says what of it is not there.
 bool state_is_doubtful(void) {
     pthread_mutex_lock(&state_lock);
-    bool doubtful = state.partial && !state.exact;
+    bool doubtful = (state.partial && !state.exact) || state.resumed;
     pthread_mutex_unlock(&state_lock);
     return doubtful;
 }
@@ -107,6 +108,7 @@ static void take_line(const char *line) {
     } fields[] = {
         {"role=", state.role, sizeof state.role, NULL},
         {"base=", state.base, sizeof state.base, NULL},
+        {"copy=", state.copy, sizeof state.copy, NULL},
         {"generation=", state.generation, sizeof state.generation, NULL},
         {"published=", state.published, sizeof state.published, NULL},
         {"boot_id=", state.boot_id, sizeof state.boot_id, NULL},

@@ -15,6 +15,7 @@ struct state {
     char base[BASE_SIZE];         // the last mirror that this copy counts from; empty: none
     char generation[GENERATION_SIZE], published[GENERATION_SIZE];
     char boot_id[64];
+    char copy[BASE_SIZE]; // of an unfinished full resync onto this copy: what was durable once is there (copied.h); empty: it must begin anew
     bool clean;        // the role was left in order
     bool exact;        // this copy holds the base, and since then nothing but what its primary sent
     bool inconsistent; // a resync onto this copy was begun and not finished
@@ -22,6 +23,7 @@ struct state {
     bool lost;         // as exact, but for what was in the memory of the machine
     struct moment mirrored; // when the base began, if that was in this boot: what was changed before it is the same in every copy that counts from it
     int64_t watched;   // nanoseconds; 0: not. The copy is a backup of that moment: what was changed since is looked for at the next start
+    bool resumed;      // of this process only: the resync that runs goes on with `copy`
     bool logged;       // it was primary: what else differs from the base is in the log of the dirty set
 };
 

@@ -23,7 +23,7 @@ static struct {
     atomic_uint pause, latency;
     atomic_ullong window;
     // of the thread that copies
-    int64_t looked, worked_since, debt, paced_until;
+    int64_t looked, worked_since, debt, paced, owed; // owed: bytes
 } throttle;
 
 void throttle_latency(int64_t microseconds, bool synced) {
@@ -50,7 +50,8 @@ void throttle_begin(void) {
         atomic_store(&throttle.count[kind], 0);
     }
     throttle.looked = throttle.worked_since = metrics_now_us();
-    throttle.debt = throttle.paced_until = 0;
+    throttle.debt = throttle.owed = 0;
+    throttle.paced = throttle.looked;
     bool busy = applications_work(throttle.looked);
     atomic_store(&throttle.pause, busy ? PAUSE_MOST : 0);
     atomic_store(&throttle.window, busy ? WINDOW_BUSY : WINDOW_IDLE);
@@ -95,12 +96,19 @@ static int64_t rest(int64_t now, int64_t until, const atomic_bool *cancelled) {
     return now;
 }
 
-// Each copy buys its time; at most a quarter of a second is saved up.
+// Each copy owes its time, by the rate of the moment; at most a quarter of a second is saved up.
 static int64_t pace(uint64_t copied, int64_t now, const atomic_bool *cancelled) {
-    if (!options.resync_bandwidth) return now;
-    if (throttle.paced_until < now - 250000) throttle.paced_until = now - 250000;
-    throttle.paced_until += (int64_t)(copied * 1000000 / ((uint64_t)options.resync_bandwidth << 10));
-    return rest(now, throttle.paced_until, cancelled);
+    throttle.owed += (int64_t)copied;
+    for (;;) {
+        int64_t rate = (int64_t)__atomic_load_n(&options.resync_bandwidth, __ATOMIC_RELAXED) << 10, gone = now - throttle.paced;
+        throttle.paced = now;
+        if (!rate) throttle.owed = 0;
+        throttle.owed -= gone * rate / 1000000;
+        if (throttle.owed < -rate / 4) throttle.owed = -rate / 4;
+        if (throttle.owed <= 0 || atomic_load(cancelled)) return now;
+        int64_t missing = throttle.owed * 1000000 / rate;
+        now = rest(now, now + (missing < 50000 ? missing + 1 : 50000), cancelled);
+    }
 }
 
 void throttle_turn(uint64_t copied, const atomic_bool *cancelled) {

@@ -10,6 +10,7 @@ uint32_t todo_get(unsigned directory, uint64_t key);
 uint32_t todo_take(unsigned directory, uint64_t key, uint32_t flags);
 void todo_add(unsigned directory, uint64_t key, uint32_t flags);
 uint32_t todo_mark(unsigned directory, uint64_t key, uint32_t flags); // what there is afterwards
+void todo_rest(unsigned directory, uint64_t key, uint64_t from, uint64_t size); // a file of `size` bytes: those from `from` on, which is in no first zone
 void todo_drop(unsigned directory, uint64_t key, uint32_t flags);     // nothing was done for it
 void todo_done(uint64_t files); // were found equal
 bool resync_is_full(void);

@@ -122,6 +122,10 @@ class DataPlane:
         word = {"prim": "external-primary", "second": "external-secondary"}[role]
         await self._request(word, {"uid": uid, "check": check}, _ANSWER_S)
 
+    async def limit(self, bandwidth: int) -> None:
+        """From now on a resynchronisation copies at most so many KB per second (`reiallowedbw`); 0: as fast as it can."""
+        await self._request("limit", {"bandwidth": bandwidth}, _ANSWER_S)
+
     async def exit(self) -> None:
         """Idle, then the end of the process."""
         with suppress(DataPlaneGone):
