@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,6 @@ async def copied(pair: Pair, share: float) -> None:
     async with asyncio.timeout(30):
         while not is_remembered():
             await asyncio.sleep(0.02)
-    await pair.a.plane.limit(RATE_KB)
 
 
 async def secondary_killed(pair: Pair) -> None:
@@ -139,11 +139,11 @@ async def test_what_was_modified_since_is_copied_again(slow: Pair, interrupt: In
 
     await copied(slow, 0.2)
     for folder in range(0, FOLDERS, 2):
-        await in_thread(lambda: modify(folder))
+        await in_thread(partial(modify, folder))
     await copied(slow, 0.5)
     await interrupt(slow)
     for folder in range(1, FOLDERS, 2):
-        await in_thread(lambda: modify(folder))
+        await in_thread(partial(modify, folder))
     # the same names, other files: only what they are called tells them apart
     await in_thread(lambda: os.rename(data / "folder0", data / "folder"))
     await in_thread(lambda: os.rename(data / "folder1", data / "folder0"))
@@ -155,12 +155,12 @@ async def test_what_was_modified_since_is_copied_again(slow: Pair, interrupt: In
 
 
 async def test_a_copy_can_be_interrupted_again_and_again(slow: Pair) -> None:
-    sent = 0
     for share in (0.2, 0.4, 0.6):
         await copied(slow, share)
         await secondary_killed(slow)
         await slow.listen(slow.b)
         await slow.connect()
+    await slow.a.plane.limit(0)
     await in_mirror(slow.a)
     sent = int((await slow.a.plane.stats())["resync_sent_bytes"])
     assert sent < 2 * (SMALL + LARGE)
@@ -199,6 +199,7 @@ async def test_who_asks_for_everything_gets_everything(slow: Pair) -> None:
     await connection_ended(slow)
     await slow.listen(slow.b)
     before = int((await slow.a.plane.stats())["resync_sent_bytes"])
+    await slow.a.plane.limit(0)
     await slow.connect(full=True)
     await in_mirror(slow.a)
     assert int((await slow.a.plane.stats())["resync_sent_bytes"]) - before > SMALL

@@ -19,6 +19,7 @@ from safekit.replication import (
     ResyncStarted,
 )
 from tests.native.pair import Pair, Side, in_mirror, in_thread, opened
+from tests.native.test_dirty import alone
 from tests.native.trees import assert_equal
 
 
@@ -347,3 +348,27 @@ def data_of(path: Path) -> list[tuple[int, int]]:
             at = os.lseek(file.fileno(), start, os.SEEK_HOLE)
             found.append((start, at))
     return found
+
+
+async def test_a_resynchronisation_of_what_changed_says_of_how_many_bytes(mirrored: Pair) -> None:
+    data = mirrored.a.data
+    zone = 128 << 10
+    await in_thread(lambda: (data / "large").write_bytes(bytes(4 << 20)))
+    await alone(mirrored)
+
+    def change() -> None:
+        with open(data / "large", "r+b") as file:
+            for number in (3, 7, 21):
+                file.seek(number * zone + 5)
+                file.write(b"changed")
+        (data / "new").write_bytes(os.urandom(300_000))
+
+    await in_thread(change)
+    await mirrored.listen(mirrored.b)
+    connected = await mirrored.connect()
+    assert connected.incremental
+    await in_mirror(mirrored.a)
+    status = await mirrored.a.plane.status()
+    assert 3 * zone + 300_000 <= status.bytes_done == status.bytes_total < 1 << 20
+    await mirrored.a.plane.handover()
+    assert_equal(data, mirrored.b.data)

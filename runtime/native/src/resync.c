@@ -420,6 +420,12 @@ static void synchronise_file(struct inode *inode) {
     free(xattrs);
     inode_unlock(inode);
     if (error) stream_lose("extended attributes of a file cannot be read");
+    // The bytes of marked zones are known; of a file that is marked whole only now.
+    if (flags & MARK_CONTENT && !resync.full) {
+        pthread_mutex_lock(&resync.lock);
+        resync.progress.bytes_total += (uint64_t)st.st_size;
+        pthread_mutex_unlock(&resync.lock);
+    }
     if (flags & MARK_BYTES && st.st_size > 0) {
         if (st.st_size <= SMALL_FILE) send_zone(inode, file, 0, SMALL_FILE, false);
         else if (flags & MARK_CONTENT || options.resync_whole) compare_range(inode, file, flags, 0, INT64_MAX);
@@ -535,9 +541,13 @@ static void count(int object, const struct directory *directory) {
         if (!name_is_entry(entry->d_name) || fstatat(dirfd(entries), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
         if (select_excludes(directory, dirfd(entries), entry->d_name, st.st_mode)) continue;
         if (S_ISREG(st.st_mode)) {
+            uint64_t size = (uint64_t)st.st_size, upto = 0;
+            bool known = resync.resumes && st.st_nlink == 1 && copied_have(directory->index, mark_key(directory->index, st.st_dev, st.st_ino), &upto);
             pthread_mutex_lock(&resync.lock);
             resync.progress.files_total++;
-            resync.progress.bytes_total += (uint64_t)st.st_size;
+            resync.progress.bytes_total += size;
+            resync.progress.files_done += known && upto == COPIED_WHOLE;
+            if (known) resync.progress.bytes_done += upto < size ? upto : size;
             pthread_mutex_unlock(&resync.lock);
         } else if (S_ISDIR(st.st_mode) && st.st_dev == directory->dev) {
             int below = openat(dirfd(entries), entry->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -627,6 +637,10 @@ static bool finished(size_t taken_before) {
 }
 
 static bool enter_mirror(void) {
+    // Marked zones end behind the end of a file, and what is marked may be gone: now it is known how much it was.
+    pthread_mutex_lock(&resync.lock);
+    resync.progress.bytes_total = resync.progress.bytes_done;
+    pthread_mutex_unlock(&resync.lock);
     // What was copied is on both disks before anybody waits for it.
     set_phase("sync");
     if (stream_barrier(BARRIER_FLUSH, NULL)) return false;
@@ -760,7 +774,7 @@ void resync_arm(void) {
     resync.everywhere = resync.full || resync.todo.unplaced || resync.added.unplaced;
     resync.mirrored = state_mirrored_at();
     resync.began = now_ms();
-    resync.progress = (struct progress){.phase = resync.full ? "scan" : "copy", .files_total = resync.full ? 0 : dirty_count()};
+    resync.progress = (struct progress){.phase = resync.full ? "scan" : "copy", .files_total = resync.full ? 0 : dirty_count(), .bytes_total = resync.full ? 0 : dirty_bytes()};
     atomic_store(&resync.cancelled, false);
     struct message begin = {.frame = {.op = OP_RESYNC_BEGIN, .flags = resync.full ? FRAME_FULL : 0}, .name = resync.full ? state.base : NULL};
     stream_send(&begin, NULL, true);
@@ -828,6 +842,9 @@ struct progress resync_progress(void) {
     int64_t elapsed = now_ms() - resync.began;
     pthread_mutex_unlock(&resync.lock);
     if (!progress.phase) progress.phase = "";
+    // What is compared again because it changed meanwhile, or was found on the way, was in no total.
+    if (progress.bytes_total < progress.bytes_done) progress.bytes_total = progress.bytes_done;
+    if (progress.files_total < progress.files_done) progress.files_total = progress.files_done;
     progress.rate = elapsed > 0 ? progress.bytes_done * 1000 / (uint64_t)elapsed : 0;
     progress.eta = -1;
     if (progress.rate && progress.bytes_total >= progress.bytes_done) progress.eta = (int64_t)((progress.bytes_total - progress.bytes_done) / progress.rate);
