@@ -132,3 +132,31 @@ def test_a_wrong_rule_is_refused_with_its_line(watched: Watched) -> None:
 
 def _lookers(watched: Watched) -> int:
     return len(watched.node.run(["pgrep", "-f", "[b]in/look watched"], check=False).out.split())
+
+
+def test_during_maintenance_nothing_is_tested_and_the_setting_outlives_a_stop(watched: Watched) -> None:
+    def values() -> list[str]:
+        names = ("tcp.web", "proc.listener")
+        return [safekit(watched.node, f"get -r {name} -m {NAME}").out.strip() for name in names]
+
+    errd = (
+        '<errd polltimer="1s"><proc name="listener" nameregex="^python3$" argregex="/listener " class="both"/></errd>'
+    )
+    watched.install(errd + TCP + FAST)
+    watched.wait("UP")
+    wait_for("both are tested", lambda: values() == ["up", "up"], timeout=20)
+    for name in ("checker", "errd"):
+        assert safekit(watched.node, f"{name} off -m {NAME}").out == f"{NAME}: {name} off\n"
+    watched.node.run(f"touch {NOTES}/broken; systemctl stop {UNIT}")
+    safekit(watched.node, f"stop -m {NAME}")
+    watched.wait("STOP", "NotReady")
+    safekit(watched.node, f"start -m {NAME}")
+    watched.wait("UP")
+    assert values() == ["unknown", "unknown"]
+    assert watched.calls() == ["start_both", "stop_both", "start_both"]
+
+    watched.node.run(f"rm {NOTES}/broken")
+    safekit(watched.node, f"checker on -m {NAME}")
+    watched.wait_calls("start_both", "stop_both", "start_both", "stop_both", "start_both")
+    watched.wait("UP")
+    wait_for("only the checkers are on", lambda: values() == ["up", "unknown"], timeout=20)

@@ -184,6 +184,10 @@ class SmallNode:
         self.infos[am] = replace(info, boot=boot)
         return info.boot != boot
 
+    async def module_switch(self, am: str, kind: Literal["checker", "errd"], on: bool, caller: Caller) -> bool:
+        self._info(am)
+        return self.stores[am].set(f"usersetting.{kind}", "on" if on else "off")
+
     async def module_action(self, am: str, action: Action, caller: Caller, options: ActionOptions) -> ActionAccepted:
         info = self._info(am)
         if not info.configured:

@@ -374,6 +374,16 @@ def test_resources_and_command_log_are_shown(db: NodeThread, safekit: Command) -
     assert "-r custom.a -v down" in safekit("cmdlog").out
 
 
+@pytest.mark.parametrize("name", ["checker", "errd"])
+def test_checkers_and_the_watch_over_processes_are_turned_off_and_on(
+    db: NodeThread, safekit: Command, name: str
+) -> None:
+    assert safekit(name, "off", "-m", "db").out == f"db: {name} off\n"
+    assert safekit(name, "status", "-m", "db").out == f"db: {name} off\n"
+    assert safekit(name, "on", "-m", "db").out == f"db: {name} on\n"
+    assert f"{name} " in safekit("cmdlog").out
+
+
 def test_why_answers_in_one_line_and_shows_what_led_there(db: NodeThread, safekit: Command) -> None:
     began, later = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
     cause = Cause(began, "Resource tcp.web set to down by tcp")

@@ -69,6 +69,8 @@ class Api:
             ("POST", module + "/confcheck", self.module_confcheck),
             ("POST", module + "/deconfig", self.module_deconfig),
             ("PUT", module + "/boot", self.module_boot),
+            ("PUT", module + "/checker", self.switch_checker),
+            ("PUT", module + "/errd", self.switch_errd),
             ("POST", module + "/actions/{action}", self.module_action),
             ("GET", module + "/state", self.module_state),
             ("GET", module + "/wait", self.module_wait),
@@ -198,6 +200,21 @@ class Api:
         boot = body.choice("boot", _SWITCH)
         body.finish()
         return answer({"changed": await self._command(request, "boot", am, boot, self._face.module_boot(am, boot))})
+
+    async def switch_checker(self, request: Request) -> Response:
+        """PUT /modules/AM/checker."""
+        return await self._switch(request, "checker")
+
+    async def switch_errd(self, request: Request) -> Response:
+        """PUT /modules/AM/errd."""
+        return await self._switch(request, "errd")
+
+    async def _switch(self, request: Request, kind: Literal["checker", "errd"]) -> Response:
+        am, body = _am(request), await _body(request)
+        word = body.choice("value", _SWITCH)
+        body.finish()
+        work = self._face.module_switch(am, kind, word == "on", _caller(request))
+        return answer({"changed": await self._command(request, kind, am, word, work)})
 
     async def module_action(self, request: Request) -> Response:
         """POST /modules/AM/actions/ACTION."""

@@ -299,6 +299,12 @@ class NodeFace(ReplicationFace, Protocol):
     async def module_boot(self, am: str, boot: Literal["on", "off"]) -> bool:
         """Start the module when the node boots, or not (`safekit boot`); False if it already was so."""
 
+    async def module_switch(self, am: str, kind: Literal["checker", "errd"], on: bool, caller: Caller) -> bool:
+        """Turn the checkers, or the watch over processes, on or off; it outlives the module's stops and the node's.
+
+        False if it already was so.
+        """
+
     async def module_action(self, am: str, action: Action, caller: Caller, options: ActionOptions) -> ActionAccepted:
         """Ask for an action.
 

@@ -14,17 +14,20 @@ from safekit.cli.display import lasted, local_time, show_json, table
 from safekit.cli.exit_codes import ExitCode, Failure
 
 
-class Boot(StrEnum):
-    """What `boot` can be asked."""
+class Switch(StrEnum):
+    """What `boot`, `checker` and `errd` can be asked."""
 
     ON = "on"
     OFF = "off"
     STATUS = "status"
 
 
+Word = Annotated[Switch, typer.Argument(metavar="|".join(Switch))]
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    for command in (config, deconfig, confcheck, confinfo, boot):
+    for command in (config, deconfig, confcheck, confinfo, boot, checker, errd):
         app.command(rich_help_panel="Configuration")(command)
     app.command(rich_help_panel="Node")(level)
     module = typer.Typer(no_args_is_help=True, help="Install, package and remove modules.")
@@ -77,19 +80,39 @@ def confinfo(ctx: typer.Context, module: Module, as_json: Json = False) -> None:
 
 def boot(
     ctx: typer.Context,
-    word: Annotated[Boot, typer.Argument(metavar="|".join(Boot))],
+    word: Word,
     module: Module,
     as_json: Json = False,
 ) -> None:
     """Start the module when this node boots, or not, or show which."""
     client = context(ctx).client
-    if word is not Boot.STATUS:
+    if word is not Switch.STATUS:
         client.put("modules", module, "boot", boot=word.value)
     status = client.get("modules", module)["boot"]
     if as_json:
         show_json({"name": module, "boot": status})
     else:
         typer.echo(f"{module}: boot {status}")
+
+
+def checker(ctx: typer.Context, word: Word, module: Module, as_json: Json = False) -> None:
+    """Let the checkers of the module test, or not (maintenance), or show which; it outlives stops and reboots."""
+    _switch(context(ctx), "checker", word, module, as_json)
+
+
+def errd(ctx: typer.Context, word: Word, module: Module, as_json: Json = False) -> None:
+    """Let the processes of the module be watched, or not (maintenance), or show which; it outlives stops and reboots."""
+    _switch(context(ctx), "errd", word, module, as_json)
+
+
+def _switch(where: Context, name: str, word: Switch, module: str, as_json: bool) -> None:
+    if word is not Switch.STATUS:
+        where.client.put("modules", module, name, value=word.value)
+    status = where.client.get("modules", module, "resources", f"usersetting.{name}")["value"]
+    if as_json:
+        show_json({"name": module, name: status})
+    else:
+        typer.echo(f"{module}: {name} {status}")
 
 
 def level(ctx: typer.Context, as_json: Json = False) -> None:

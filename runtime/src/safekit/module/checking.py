@@ -31,6 +31,9 @@ from safekit.store.resources import Resources
 CLASSES = ("tcp.", "ping.", "intf.", "ip.", "custom.", "module.", "splitbrain.", "proc.")
 """Resources of checkers. `proc` is not among those that rules wait for: errd acts by itself."""
 
+KINDS = ("checker", "errd")
+"""What an administrator can turn off by itself."""
+
 HANDLER_S = 60.0
 """How long a handler of errd may take."""
 
@@ -69,11 +72,24 @@ class Place:
 
 
 class Checking:
-    """The checkers of a module. `vip` is its virtual addresses, None if it has none; `role` says its state now."""
+    """The checkers of a module.
+
+    `vip` is its virtual addresses, None if it has none; `role` says its state now; `allowed` whether one of `KINDS` is
+    turned on.
+    """
 
     def __init__(
-        self, service: Service, place: Place, vip: Any, resources: Resources, module: Checked, role: Callable[[], Role]
+        self,
+        service: Service,
+        place: Place,
+        vip: Any,
+        resources: Resources,
+        module: Checked,
+        role: Callable[[], Role],
+        allowed: Callable[[str], bool],
     ) -> None:
+        self._allowed = allowed
+        self._active: set[str] = set()
         self._service, self._place, self._vip = service, place, vip
         self._resources, self._module, self._role = resources, module, role
         rules = service.failover_rules
@@ -87,15 +103,10 @@ class Checking:
         """A class of checkers begins: its resources are `init` until they are tested."""
         if when == "pre":
             self._forget_others()
-        for name in self._resources_of(when):
-            self._module.set_resource(name, "init", _INIT_BY)
-        for number, work in enumerate(self._work(when)):
-            self._module.spawn(work, f"check:{when}:{number}")
-        procs = [
-            proc for proc in (self._service.errd.procs if self._service.errd else ()) if _within(proc.class_, when)
-        ]
-        if procs:
-            self._module.spawn(self._watch(procs), f"errd:{when}")
+        self._active.add(when)
+        for kind in KINDS:
+            if self._allowed(kind):
+                self._begin(kind, when)
         if when == "pre":
             self._evaluating = True
             self._evaluate()
@@ -103,16 +114,44 @@ class Checking:
 
     def stop(self, when: str) -> None:
         """A class of checkers ends: what it said is not known any more."""
+        self._active.discard(when)
         if when == "pre":
             self._evaluating = False
             self._module.end("rules")
-        self._module.end(f"errd:{when}")
-        for number in range(sum(1 for _ in self._tests(when)) + 1):
-            self._module.end(f"check:{when}:{number}")
-        for name in self._resources_of(when):
-            self._module.set_resource(name, "init", _INIT_BY)
+        for kind in KINDS:
+            self._end(kind, when, "init")
         if when == "pre":
             self._module.judged(Verdict())
+
+    def switch(self, kind: str, on: bool) -> None:
+        """An administrator turned the checkers, or errd, on or off (spec §6.1, rule 7): rules see `unknown` while off."""
+        for when in sorted(self._active):
+            if on:
+                self._begin(kind, when)
+            else:
+                self._end(kind, when, "unknown")
+        if kind == "checker" and not on:
+            for resource in self._resources.all():
+                if resource.name.startswith(("intf.", "ip.")):
+                    self._module.set_resource(resource.name, "unknown", _INIT_BY)
+
+    def _begin(self, kind: str, when: str) -> None:
+        for name in self._resources_of(kind, when):
+            self._module.set_resource(name, "init", _INIT_BY)
+        if kind == "checker":
+            for number, work in enumerate(self._work(when)):
+                self._module.spawn(work, f"check:{when}:{number}")
+        elif procs := self._procs(when):
+            self._module.spawn(self._watch(procs), f"errd:{when}")
+
+    def _end(self, kind: str, when: str, value: str) -> None:
+        if kind == "checker":
+            for number in range(sum(1 for _ in self._tests(when)) + 1):
+                self._module.end(f"check:{when}:{number}")
+        else:
+            self._module.end(f"errd:{when}")
+        for name in self._resources_of(kind, when):
+            self._module.set_resource(name, value, _INIT_BY)
 
     def changed(self) -> None:
         """A resource has another value: the rules are evaluated at once."""
@@ -158,17 +197,27 @@ class Checking:
             elif when in ("prim", "both"):
                 yield AddressChecker(self._service.vip, self._vip, report).run()
 
-    def _resources_of(self, when: str) -> Iterator[str]:
+    def _procs(self, when: str) -> list[Proc]:
+        procs = self._service.errd.procs if self._service.errd else ()
+        return [proc for proc in procs if _within(proc.class_, when)]
+
+    def _resources_of(self, kind: str, when: str) -> Iterator[str]:
+        if kind == "errd":
+            yield from (f"proc.{proc.name}" for proc in self._procs(when))
+            return
         for test in self._tests(when):
-            kind = {TcpCheck: "tcp", PingCheck: "ping", CustomCheck: "custom"}[type(test)]
-            yield f"{kind}.{test.ident}"
-        for proc in self._service.errd.procs if self._service.errd else ():
-            if _within(proc.class_, when):
-                yield f"proc.{proc.name}"
+            of = {TcpCheck: "tcp", PingCheck: "ping", CustomCheck: "custom"}[type(test)]
+            yield f"{of}.{test.ident}"
 
     def _forget_others(self) -> None:
         """What a checker of an earlier configuration said must not hold this one."""
-        now = {name for when in ("pre", "prim", "second", "both") for name in self._resources_of(when)}
+        now = {
+            name
+            for kind in KINDS
+            if self._allowed(kind)
+            for when in ("pre", "prim", "second", "both")
+            for name in self._resources_of(kind, when)
+        }
         for resource in self._resources.all():
             if resource.name.startswith(CLASSES) and resource.name not in now and resource.value != "unknown":
                 self._module.set_resource(resource.name, "unknown", _INIT_BY)

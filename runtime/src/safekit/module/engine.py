@@ -39,7 +39,7 @@ from safekit.automaton.vocabulary import (
 )
 from safekit.config import Cluster, UserConfig
 from safekit.membership import ChannelError, Pulse, PulseEvent
-from safekit.module.checking import Checking, Place
+from safekit.module.checking import KINDS, Checking, Place
 from safekit.module.chronicle import Chronicle
 from safekit.module.files import UnreadableFile, read_json, write_json
 from safekit.module.settings import Settings, read_settings, write_settings
@@ -105,7 +105,9 @@ class Module(ABC, Generic[S]):
         place = Place(
             name, paths.active(name) / "bin", surroundings.scripts.environment(name, user.variables if user else {})
         )
-        self.checking = Checking(service, place, self._vip, self.resources, self, lambda: self.state.role)
+        self.checking = Checking(
+            service, place, self._vip, self.resources, self, lambda: self.state.role, self._switched_on
+        )
 
     # --- what each mode says ---
 
@@ -155,6 +157,7 @@ class Module(ABC, Generic[S]):
         await self.resources.open()
         last = (await self.log.changes(1))[-1:]
         self._chronicle = Chronicle(last[0] if last else None)
+        self._show_settings()
         try:
             saved = read_json(self._state_file)
             if saved is not None:
@@ -228,8 +231,19 @@ class Module(ABC, Generic[S]):
     def remember(self, settings: Settings) -> None:
         """Keep the administrator's settings."""
         if settings != self.settings:
-            self.settings = settings
+            before, self.settings = self.settings, settings
             write_settings(self.around.paths.module_var(self.around.name) / "settings.json", settings)
+            for kind in KINDS:
+                if getattr(before, kind) is not self._switched_on(kind):
+                    self.checking.switch(kind, self._switched_on(kind))
+            self._show_settings()
+
+    def _switched_on(self, kind: str) -> bool:
+        return bool(getattr(self.settings, kind))
+
+    def _show_settings(self) -> None:
+        for kind in KINDS:
+            self.resources.set(f"usersetting.{kind}", "on" if self._switched_on(kind) else "off")
 
     async def wait_until(self, reached: Callable[[], bool], timeout: float) -> bool:
         """Wait until `reached()` after a change of state; False after `timeout` seconds."""

@@ -1,6 +1,6 @@
 """What outlives a configuration and a power-off.
 
-The `boot` setting of the administrator, and whether the module was started.
+The settings of the administrator, and whether the module was started.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ class Settings:
     """`boot`.
 
     `safekit boot on|off` (spec §3.2 `ignore`); `started`: the last thing asked was a start (`boot="auto"`);
-    `syncmode`, `syncrole`, `syncuid`: the policy of the next synchronisation (spec §4.9.3).
+    `syncmode`, `syncrole`, `syncuid`: the policy of the next synchronisation (spec §4.9.3); `checker`, `errd`: whether
+    checkers run and processes are watched (spec §6.1, rule 7).
     """
 
     boot: bool = False
@@ -27,6 +28,8 @@ class Settings:
     syncmode: str = DEFAULT_SYNC
     syncrole: str = DEFAULT_SYNC
     syncuid: str = ""
+    checker: bool = True
+    errd: bool = True
 
     def starts_at_boot(self, configured: str) -> bool:
         """Whether a module with `boot="configured"` starts with the machine."""
@@ -51,6 +54,8 @@ def read_settings(path: Path) -> Settings:
         mode if mode in SYNC_MODES else DEFAULT_SYNC,
         str(value.get("syncrole", DEFAULT_SYNC)),
         str(value.get("syncuid", "")),
+        bool(value.get("checker", True)),
+        bool(value.get("errd", True)),
     )
 
 

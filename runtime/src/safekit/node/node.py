@@ -507,6 +507,19 @@ class Node:
             write_settings(self._paths.module_var(am) / "settings.json", after)
         return bool(after != before)
 
+    async def module_switch(self, am: str, kind: Literal["checker", "errd"], on: bool, caller: Caller) -> bool:
+        """Turn the checkers, or the watch over processes, on or off; False if it already was so."""
+        module = self._require(am)
+        before = module.settings
+        after = replace(before, checker=on) if kind == "checker" else replace(before, errd=on)
+        changed = bool(after != before)
+        if changed:
+            module.log.write(
+                "safekit", "U", f"{kind} {'on' if on else 'off'} called by {caller.identity or caller.user}"
+            )
+            module.remember(after)
+        return changed
+
     # --- modules: control and observation ---
 
     async def module_action(self, am: str, action: Action, caller: Caller, options: ActionOptions) -> ActionAccepted:
