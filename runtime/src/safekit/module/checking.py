@@ -119,7 +119,8 @@ class Checking:
             self._evaluating = False
             self._module.end("rules")
         for kind in KINDS:
-            self._end(kind, when, "init")
+            if self._allowed(kind):
+                self._end(kind, when, "init")
         if when == "pre":
             self._module.judged(Verdict())
 
