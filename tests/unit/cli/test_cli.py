@@ -388,14 +388,22 @@ def test_why_answers_in_one_line_and_shows_what_led_there(db: NodeThread, safeki
     began, later = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
     cause = Cause(began, "Resource tcp.web set to down by tcp")
     db.write_change(Change(began, 1, "STOP", "NotReady", "stopstart called by t_web", (cause,), False))
-    db.write_change(Change(later, 1, "WAIT", "Transient", "start called automatically", (), False))
+    db.write_change(
+        Change(later, 1, "WAIT", "Transient", "start called automatically", (Cause(later, "in between"),), False)
+    )
+    ping = Cause(later, "Resource ping.router set to down by ping")
+    db.write_change(Change(later, 1, "WAIT", "NotReady", "rule p_router", (ping,), True))
     line, *chain = safekit("why", "-m", "db").out.splitlines()
     assert line.startswith("db: STOP NotReady: ")
-    assert line.endswith("because: stopstart called by t_web; Resource tcp.web set to down by tcp")
+    first = "stopstart called by t_web; Resource tcp.web set to down by tcp"
+    assert line.endswith(f"because: {first}; Resource ping.router set to down by ping")
     assert [one.split(maxsplit=2)[2] for one in chain] == [
         "Resource tcp.web set to down by tcp",
         "STOP NotReady (stopstart called by t_web)",
+        "in between",
         "WAIT Transient (start called automatically)",
+        "Resource ping.router set to down by ping",
+        "WAIT NotReady (rule p_router)",
     ]
     assert safekit("why", "-m", "db", "-1").out == line + "\n"
 

@@ -37,11 +37,11 @@ def why(ctx: typer.Context, module: Module, moves: Moves = 1, short: OneLine = F
 
 
 def in_one_line(state: Mapping[str, Any], move: Sequence[Mapping[str, Any]]) -> str:
-    """The state, its reason, and what began the move that led to it."""
+    """The state, its reason, what began the move that led to it, and what was heard just before it."""
     line = f"{state_name(state)}: {state['reason'] or 'no reason is known'}"
     if not move:
         return line
-    causes = [cause["sentence"] for cause in move[0]["causes"]]
+    causes = [cause["sentence"] for change in (move[0], move[-1]) for cause in change["causes"]]
     told = [
         sentence for sentence in dict.fromkeys([move[0]["reason"], *causes]) if sentence and sentence != state["reason"]
     ]
