@@ -156,8 +156,7 @@ static bool dispatch_file(const struct fuse_request *request, struct parts parts
     case FUSE_RELEASEDIR: {
         struct open_file file = opened(TAKE(fuse_release_in)->fh, 0);
         if (parts.broken) break;
-        inode_released(inode_of(request, node));
-        op_release(request, &file);
+        op_release(request, node, &file);
         break;
     }
     case FUSE_FSYNC:
@@ -274,7 +273,10 @@ void dispatch(struct fuse_request *request, const unsigned char *bytes, size_t s
     case FUSE_FALLOCATE:
     case FUSE_LSEEK:
     case FUSE_COPY_FILE_RANGE:
-    case OPCODE_COPY_FILE_RANGE_64: whole = dispatch_file(request, parts); break;
+    case OPCODE_COPY_FILE_RANGE_64:
+        if (header->opcode == FUSE_RELEASE || header->opcode == FUSE_RELEASEDIR) intent_begin(request);
+        whole = dispatch_file(request, parts);
+        break;
     case FUSE_GETATTR:
     case OPCODE_STATX:
     case FUSE_SETATTR:

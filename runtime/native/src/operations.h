@@ -20,7 +20,7 @@ void op_create(const struct fuse_request *request, uint64_t parent, const char *
 void op_open(const struct fuse_request *request, uint64_t node, struct open_file *file);
 void op_read(const struct fuse_request *request, size_t size, off_t offset, const struct open_file *file);
 void op_write(const struct fuse_request *request, uint64_t node, const unsigned char *bytes, size_t size, off_t offset, const struct open_file *file, bool kills_privileges);
-void op_release(const struct fuse_request *request, const struct open_file *file);
+void op_release(const struct fuse_request *request, uint64_t node, const struct open_file *file);
 void op_fsync(const struct fuse_request *request, uint64_t node, bool data_only, const struct open_file *file); // of a file or a directory
 void op_fallocate(const struct fuse_request *request, uint64_t node, int mode, off_t offset, off_t length, const struct open_file *file);
 void op_copy_file_range(const struct fuse_request *request, int source, off_t source_offset, uint64_t node, int target, off_t offset, size_t size);
@@ -49,6 +49,7 @@ uint32_t metadata_mark(const struct inode *inode);
 mode_t mode_without_privileges(const struct fuse_request *request, const struct stat *st);
 // A file without a name got its first one: the peer, which does not know it, gets it whole. With its lock and namespace_lock held.
 void ship_whole(struct operation *operation, struct inode *inode, struct inode *parent, const char *name);
+void close_below(int fd);
 int open_below(struct inode *inode, struct open_file *file);
 int flags_below(int flags);
 void opened_below(struct inode *inode, struct open_file *file, int fd); // `fd` is the file, open

@@ -15,7 +15,7 @@ void op_opendir(const struct fuse_request *request, uint64_t node, struct open_f
     file->handle = (uint64_t)fd;
     shared_keep(fd);
     if (fd < 0) reply_error(request, errno);
-    else if (!reply_open(request, file)) close(fd);
+    else if (!reply_open(request, file)) close_below(fd);
 }
 
 #define READ_LIMIT 32768u // of entries as the file system below gives them

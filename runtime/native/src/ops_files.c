@@ -1,4 +1,5 @@
 // Open files.
+#include "intent.h"
 #include "local.h"
 #include "operations.h"
 #include "room.h"
@@ -21,6 +22,11 @@ void opened_below(struct inode *inode, struct open_file *file, int fd) {
     file->answer_flags = FOPEN_KEEP_CACHE;
 }
 
+void close_below(int fd) {
+    shared_drop(fd);
+    close(fd);
+}
+
 int open_below(struct inode *inode, struct open_file *file) {
     int fd = room_reopen(inode->fd, flags_below(file->flags));
     if (fd < 0) return errno;
@@ -35,7 +41,7 @@ void op_open(const struct fuse_request *request, uint64_t node, struct open_file
         reply_error(request, error);
     } else if (!reply_open(request, file)) {
         inode_released(inode);
-        close((int)file->handle);
+        close_below((int)file->handle);
     }
 }
 
@@ -99,9 +105,13 @@ void op_write(const struct fuse_request *request, uint64_t node, const unsigned 
     operation_end(operation, error);
 }
 
-void op_release(const struct fuse_request *request, const struct open_file *file) {
-    shared_drop((int)file->handle);
-    close((int)file->handle);
+// Once: a worker that follows may have given the number to another file before it is asked again.
+void op_release(const struct fuse_request *request, uint64_t node, const struct open_file *file) {
+    if (!intent_changed(request)) {
+        intent_may_change(request);
+        inode_released(inode_of(request, node));
+        close_below((int)file->handle);
+    }
     reply_error(request, 0);
 }
 
