@@ -773,8 +773,11 @@ void resync_arm(void) {
     }
     resync.everywhere = resync.full || resync.todo.unplaced || resync.added.unplaced;
     resync.mirrored = state_mirrored_at();
+    struct progress progress = {.phase = resync.full ? "scan" : "copy", .files_total = resync.full ? 0 : dirty_count(), .bytes_total = resync.full ? 0 : dirty_bytes()};
+    pthread_mutex_lock(&resync.lock); // somebody may ask at this moment
     resync.began = now_ms();
-    resync.progress = (struct progress){.phase = resync.full ? "scan" : "copy", .files_total = resync.full ? 0 : dirty_count(), .bytes_total = resync.full ? 0 : dirty_bytes()};
+    resync.progress = progress;
+    pthread_mutex_unlock(&resync.lock);
     atomic_store(&resync.cancelled, false);
     struct message begin = {.frame = {.op = OP_RESYNC_BEGIN, .flags = resync.full ? FRAME_FULL : 0}, .name = resync.full ? state.base : NULL};
     stream_send(&begin, NULL, true);
