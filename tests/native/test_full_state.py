@@ -68,13 +68,17 @@ async def test_a_mirror_on_a_full_disk_rejoins_by_its_log_after_a_crash(pair: Pa
     assert_equal(a.data, b.data)
 
 
+async def _changes_alone_on_a_full_disk(pair: Pair) -> None:
+    await pair.b.plane.idle()
+    await pair.a.told(PeerLost)
+    await pair.a.plane.alone(generation="3")
+    await in_thread(lambda: _fill(pair.a))
+    await in_thread(lambda: _work(pair.a.data, 1))
+
+
 async def test_what_is_changed_alone_on_a_full_disk_is_found_without_a_full_resync(pair: Pair) -> None:
     a, b = pair.a, pair.b
-    await b.plane.idle()
-    await a.told(PeerLost)
-    await a.plane.alone(generation="3")
-    await in_thread(lambda: _fill(a))
-    await in_thread(lambda: _work(a.data, 1))
+    await _changes_alone_on_a_full_disk(pair)
     _make_room(a)  # its own record could not be kept: a stop in order writes it anew
     await a.plane.idle()
     await a.process.stop()
@@ -90,11 +94,7 @@ async def test_what_is_changed_alone_on_a_full_disk_is_found_without_a_full_resy
 
 async def test_a_crash_while_the_record_of_changes_could_not_be_kept_leads_to_a_full_resync(pair: Pair) -> None:
     a, b = pair.a, pair.b
-    await b.plane.idle()
-    await a.told(PeerLost)
-    await a.plane.alone(generation="3")
-    await in_thread(lambda: _fill(a))
-    await in_thread(lambda: _work(a.data, 1))
+    await _changes_alone_on_a_full_disk(pair)
     await crash(a, power=False)
     _make_room(a)
     await a.plane.primary(generation="4")

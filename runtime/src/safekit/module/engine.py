@@ -45,6 +45,7 @@ from safekit.module.files import UnreadableFile, read_json, write_json
 from safekit.module.settings import Settings, read_settings, write_settings
 from safekit.paths import Paths
 from safekit.scripts import Outcome, ScriptCall, ScriptRunner
+from safekit.store.entries import Change
 from safekit.store.module_log import ModuleLog
 from safekit.store.resources import Resources
 
@@ -97,6 +98,7 @@ class Module(ABC, Generic[S]):
         self._rules_held: tuple[str, ...] = ()
         self._pending: tuple[str, ...] = ()
         self._told: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+        self._last_life: Change | None = None
         self._chronicle = Chronicle()
         self.restored = False
         self.state: S = self._fresh()
@@ -155,8 +157,8 @@ class Module(ABC, Generic[S]):
         """Open the logs and find the state that an earlier daemon left."""
         await self.log.open()
         await self.resources.open()
-        last = (await self.log.changes(1))[-1:]
-        self._chronicle = Chronicle(last[0] if last else None)
+        self._last_life = next(reversed(await self.log.changes(1)), None)
+        self._chronicle = Chronicle(self._last_life)
         self._show_settings()
         try:
             saved = read_json(self._state_file)
@@ -175,16 +177,16 @@ class Module(ABC, Generic[S]):
         if self.restored and self.state.role is not Role.STOP:
             self.log.write("safekit", "I", f"safekitd is back; the module is {self.state.role} {self.state.readiness}")
             await self._pick_up()
-        await self._note_restart_of_machine()
+        self._note_restart_of_machine()
         self.spawn(self._loop(), "loop")
         self._events.put_nowait(Resumed())
 
-    async def _note_restart_of_machine(self) -> None:
+    def _note_restart_of_machine(self) -> None:
         """The module is stopped though nobody stopped it: the machine went down under it."""
-        for last in (await self.log.changes(1))[-1:]:
-            if self.state.role is Role.STOP and last.state != Role.STOP:
-                reason = f"the machine started again; before, the module was {last.state} {last.substate}"
-                self._entered(Entered(self.state.role, self.state.readiness, reason, settled=True))
+        last = self._last_life
+        if last is not None and self.state.role is Role.STOP and last.state != Role.STOP:
+            reason = f"the machine started again; before, the module was {last.state} {last.substate}"
+            self._entered(Entered(self.state.role, self.state.readiness, reason, settled=True))
 
     async def close(self) -> None:
         """End the tasks; stop nothing of the application's."""

@@ -50,12 +50,15 @@ class Database:
         """True while so much waits for the disk that no more is accepted."""
         return self._pending >= PENDING_LIMIT
 
-    def write(self, *statements: Statement) -> bool:
-        """Queue statements as one transaction and return at once; False if they were refused (congested or closed)."""
+    def write(self, *statements: Statement, durable: bool = False) -> bool:
+        """Queue statements as one transaction and return at once; False if they were refused (congested or closed).
+
+        durable: on disk before the next statement; else a power cut may cost it.
+        """
         if self._closed or self.congested:
             return False
         self._pending += 1
-        self._thread.submit(self._write, statements)
+        self._thread.submit(self._write, statements, durable)
         return True
 
     def run(self, task: Callable[[], None]) -> None:
@@ -117,10 +120,12 @@ class Database:
         self._report(f"{self._path} was damaged ({damage}): set aside as {aside.name}, a new file was begun")
         return connection
 
-    def _write(self, statements: Sequence[Statement]) -> None:
+    def _write(self, statements: Sequence[Statement], durable: bool) -> None:
         self._pending -= 1
         try:
             self._execute(statements)
+            if durable and self._connection is not None:
+                self._connection.execute("PRAGMA wal_checkpoint(FULL)")
             self._failing = False
         except sqlite3.Error as trouble:
             if any(sign in str(trouble) for sign in _DAMAGED):

@@ -132,7 +132,7 @@ class ModuleLog:
         return tuple(_entry(row) for row in rows)
 
     def write_change(self, change: Change) -> None:
-        """Keep a change of state; the oldest go."""
+        """Keep a change of state, those in which the module can stay over a loss of power too; the oldest go."""
         causes = [[dates.to_microseconds(cause.date), cause.sentence] for cause in change.causes]
         self._database.write(
             (
@@ -148,6 +148,7 @@ class ModuleLog:
                 ),
             ),
             ("DELETE FROM change WHERE id <= (SELECT max(id) FROM change) - ?", (KEPT_CHANGES,)),
+            durable=change.settled,
         )
 
     async def changes(self, moves: int) -> tuple[Change, ...]:
