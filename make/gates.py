@@ -1,10 +1,10 @@
 """The gates that every change goes through. Run by `make test`.
 
-First the quick ones and what the others need, one after the other. Then two lanes side by side: what computes, and what
-waits for nodes most of its time; the first yields the processor to the second. Each gate is one line of this file's
-table; what it prints goes to build/logs/gate-NAME.log, and its end is shown when the gate fails. A gate whose needs
-failed is not run and counts as failed. The last line is `N passed, N failed`: tests where a gate counts tests, gates
-where it does not.
+First the quick ones, what the others need and what is sensitive to a busy processor, one after the other. Then two lanes
+side by side: what computes, and what waits for nodes most of its time; the first has only the processor time that the
+second leaves. Each gate is one line of this file's table; what it prints goes to build/logs/gate-NAME.log, and its end is
+shown when the gate fails. A gate whose needs failed is not run and counts as failed. The last lines name what failed,
+test by test, and say `N passed, N failed`: tests where a gate counts tests, gates where it does not.
 
 usage: make/gates.py [NAME...]     only these gates (and the ones that they need)
 """
@@ -83,17 +83,17 @@ GATES = (
             "python make/branches.py safekit.config=95 safekit.automaton=95",
         ),
     ),
-    Gate("native", ("make -C runtime/native", f"{PYTEST} tests/native --timeout=300"), limit=900),
+    Gate("native", ("make -C runtime/native", f"{PYTEST} tests/native --timeout=300"), limit=900, lane="first"),
+    Gate("network", (f"{PYTEST} tests/netns tests/pulse --timeout=300",), limit=900, lane="first"),
     Gate("model", (f"{PYTEST} tests/model --numprocesses=2 --durations=5",), limit=900),
     Gate(
         "sanitizers",
         sanitized("address,undefined", f"{PYTEST} tests/native", "200")
         + sanitized("thread", f"{PYTEST} {RACES}", "100"),
-        limit=1500,
+        limit=2100,
     ),
     Gate("suites", ("make/prerequisites postgresql libsqlite3-dev", f"{PYTEST} tests/suites"), limit=1500),
     Gate("fuzz", (f"{PYTEST} tests/fuzz",)),
-    Gate("network", (f"{PYTEST} tests/netns tests/pulse --timeout=300",), limit=900),
     Gate("collection-units", ("make/ansible-test units",), limit=900),
     Gate("collection-sanity", ("make/ansible-test sanity",), limit=900),
     Gate("collection-lint", ("ansible-lint --strict",)),
@@ -167,11 +167,12 @@ def run(gate: Gate) -> Verdict:
 def run_line(line: str, output: int, limit: float, *, yields: bool = False) -> tuple[str, float]:
     """Run one shell line, all that it starts included, for at most `limit` seconds.
 
-    `yields`: others have the processor first. Returns why it failed, or '', and the seconds of processor time used.
+    `yields`: it has only the processor time that nobody else wants. Returns why it failed, or '', and the seconds of
+    processor time used.
     """
     shell = ["bash", "-o", "pipefail", "-c", line]
     process = subprocess.Popen(
-        ["nice", "-n", "10", *shell] if yields else shell,
+        ["chrt", "--idle", "0", *shell] if yields else shell,
         cwd=ROOT,
         env=environment(),
         stdin=subprocess.DEVNULL,
@@ -229,6 +230,12 @@ def show(verdict: Verdict) -> None:
             print("".join(f"    | {line}\n" for line in log.read_text(errors="replace").splitlines()[-60:]), flush=True)
 
 
+def failures(log: str) -> list[str]:
+    """What failed by the log of a gate: a line for each test or task, with its reason where the log gives one."""
+    found = re.findall(r"^(?:FAILED|ERROR) .*|^.*\[ERROR\]: .*|^fatal: .*|^.*: error: .*", log, re.MULTILINE)
+    return [line if len(line) <= 200 else f"{line[:195]} ..." for line in dict.fromkeys(found)]
+
+
 def chosen(names: list[str]) -> list[Gate]:
     """The gates of these names and those that they need, in order; all of them for no name."""
     known = {gate.name: gate for gate in GATES}
@@ -283,6 +290,10 @@ def main() -> int:
     whole.all()
     minutes, seconds = divmod(round(time.monotonic() - begun), 60)
     verdicts, bad = whole.verdicts, whole.bad
+    for name in bad:
+        log = LOGS / f"gate-{name}.log"
+        for line in failures(log.read_text(errors="replace") if log.exists() else "")[:4]:
+            print(f"    {name}: {line}")
     if bad:
         print(f"failed: {', '.join(bad)}")
     print(f"{len(verdicts) - len(bad)} of {len(verdicts)} gates in {minutes} min {seconds} s")

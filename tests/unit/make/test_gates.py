@@ -120,3 +120,13 @@ def test_the_processor_time_of_a_gate_is_its_own(gates: ModuleType) -> None:
     whole.all()
     used = {verdict.gate.name: verdict.processor for verdict in whole.verdicts}
     assert used["idle"] < used["busy"]
+
+
+def test_the_last_lines_name_what_failed_and_why(
+    gates: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "FAILED tests/system/test_power.py::test_a_cut - AssertionError: two nodes serve"
+    monkeypatch.setattr(gates, "GATES", (gates.Gate("system", (f"echo '{said}'; exit 1",), lane="nodes"),))
+    monkeypatch.setattr(sys, "argv", ["gates.py"])
+    assert gates.main() == 1
+    assert capsys.readouterr().out.splitlines()[-4:-2] == [f"    system: {said}", "failed: system"]
