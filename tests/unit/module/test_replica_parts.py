@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from safekit.module.files import boot_identity
+from safekit.files import boot_identity
 from safekit.module.freshness import Freshness
 from safekit.module.null_request import answers
 from safekit.module.resync import ResyncCounts, ResyncReport

@@ -38,10 +38,10 @@ from safekit.automaton.vocabulary import (
     Wish,
 )
 from safekit.config import Cluster, UserConfig
+from safekit.files import UnreadableFile, read_json, write_json
 from safekit.membership import ChannelError, Pulse, PulseEvent
 from safekit.module.checking import KINDS, Checking, Place
 from safekit.module.chronicle import Chronicle
-from safekit.module.files import UnreadableFile, read_json, write_json
 from safekit.module.settings import Settings, read_settings, write_settings
 from safekit.paths import Paths
 from safekit.scripts import Outcome, ScriptCall, ScriptRunner

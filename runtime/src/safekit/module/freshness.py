@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from safekit.module.files import UnreadableFile, read_json, write_json
+from safekit.files import UnreadableFile, read_json, write_json
 
 LEAST = timedelta(minutes=1)
 """A `syncdelta` up to this has no effect (spec §3.6)."""

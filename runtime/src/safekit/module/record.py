@@ -11,7 +11,7 @@ from pathlib import Path
 from safekit.automaton.codec import UnreadableState, decode, encode
 from safekit.automaton.data import BLANK, DataRecord, Holder
 from safekit.automaton.vocabulary import Role
-from safekit.module.files import UnreadableFile, read_json, write_json
+from safekit.files import UnreadableFile, read_json, write_json
 
 FORMAT = 1
 

@@ -27,9 +27,9 @@ from safekit.automaton.vocabulary import (
     Step,
 )
 from safekit.config import Rfs, ports
+from safekit.files import boot_identity
 from safekit.module.comparison import Comparison, Comparisons, Kind
 from safekit.module.engine import StepError
-from safekit.module.files import boot_identity
 from safekit.module.record import from_text, to_text, write_record
 from safekit.module.replica_watch import ReplicaWatch
 from safekit.module.resync import ResyncCounts, ResyncReport

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safekit.module.files import UnreadableFile, read_json, write_json
+from safekit.files import UnreadableFile, read_json, write_json
 
 DEFAULT_SYNC = "default"
 SYNC_MODES = ("default", "full", "external")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from safekit.config import Cluster, load_cluster
+from safekit.files import read_json, sync_folder, write_json
 from safekit.membership import (
     GroupChannel,
     LinkTrouble,
@@ -26,7 +27,6 @@ from safekit.membership import (
     ViewChanged,
     group_lan,
 )
-from safekit.module.files import read_json, sync_folder, write_json
 from safekit.paths import Paths
 
 CHANNEL = "cluster"

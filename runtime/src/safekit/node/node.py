@@ -39,10 +39,10 @@ from safekit.api.replicated import Comparison, ComparisonKind, SyncPolicy
 from safekit.automaton.vocabulary import Action as Verb
 from safekit.automaton.vocabulary import Command, Role
 from safekit.config import ConfigError, UserConfig, check_module, load_cluster, ports
+from safekit.files import UnreadableFile
 from safekit.membership import Pulse, PulseEvent
 from safekit.module.engine import Surroundings
 from safekit.module.farm import FarmModule
-from safekit.module.files import UnreadableFile
 from safekit.module.mirror import MirrorModule
 from safekit.module.settings import read_settings, write_settings
 from safekit.node import checks, replicated

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from safekit.config import UserConfig, load_userconfig
 from safekit.config.package import extract, read_package, read_tree, write_package
-from safekit.module.files import UnreadableFile, read_json, sync_folder, write_json
+from safekit.files import UnreadableFile, read_json, sync_folder, write_json
 from safekit.paths import Paths
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from safekit.module.files import read_json, write_json
+from safekit.files import read_json, write_json
 
 
 def test_a_file_is_read_back_as_it_was_written(tmp_path: Path) -> None:
