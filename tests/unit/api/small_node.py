@@ -25,6 +25,7 @@ from safekit.api.face import (
     ModuleInfo,
     NodeInfo,
     StateInfo,
+    WatchedProcess,
 )
 from safekit.api.replicated import Comparison, ComparisonKind, SyncPolicy
 from safekit.api.server import serve
@@ -187,6 +188,16 @@ class SmallNode:
     async def module_switch(self, am: str, kind: Literal["checker", "errd"], on: bool, caller: Caller) -> bool:
         self._info(am)
         return self.stores[am].set(f"usersetting.{kind}", "on" if on else "off")
+
+    async def errd_class(self, am: str, class_: str, on: bool, caller: Caller) -> bool:
+        self._info(am)
+        return self.stores[am].set(f"errd.{class_}", "on" if on else "off")
+
+    async def errd_processes(self, am: str) -> tuple[WatchedProcess, ...]:
+        self._info(am)
+        enabled = self.stores[am].get("errd.batch")
+        on = enabled is not None and enabled.value == "on"
+        return (WatchedProcess("cron", "batch", "restart", on, "up" if on else "unknown"),)
 
     async def module_action(self, am: str, action: Action, caller: Caller, options: ActionOptions) -> ActionAccepted:
         info = self._info(am)

@@ -330,7 +330,7 @@ async def test_second_daemon_is_refused_and_a_stale_socket_is_replaced(paths: Pa
 
 async def test_reference_page_names_every_operation_and_error(node: SmallNode) -> None:
     page = DOCUMENT.read_text()
-    holes = (("/api/v1", ""), ("{am}", "AM"), ("{action}", "ACTION"), ("{name:path}", "NAME"))
+    holes = (("/api/v1", ""), ("{am}", "AM"), ("{action}", "ACTION"), ("{name:path}", "NAME"), ("{class}", "CLASS"))
     missing = []
     for method, path in Api(node, node.commands).operations:
         for hole, name in holes:

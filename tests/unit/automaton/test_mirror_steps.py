@@ -578,3 +578,22 @@ def test_the_secondary_of_a_degraded_primary_waits() -> None:
     state, _, _ = performs(replace(NOT_MINE, peer=SILENT), degraded)
     assert state.waiting == ("rule degraded_server: the other node cannot replicate: other directories",)
     assert performs(state, replace(degraded, degraded=""))[0].row == "second"
+
+
+def test_a_restart_limited_to_services_keeps_its_limit_until_a_whole_one_is_asked_for() -> None:
+    limited, _, _ = performs(
+        replace(PRIM, plan=(Script("transition"),)), Command(Action.RESTART, "errd", services=("a",))
+    )
+    assert (limited.restart, limited.services) == (True, ("a",))
+    both, _, _ = performs(limited, Command(Action.RESTART, "errd", services=("b", "a")))
+    assert both.services == ("a", "b")
+    whole, _, _ = performs(both, Command(Action.RESTART, "t_web"))
+    assert whole.services == ()
+    still, _, _ = performs(whole, Command(Action.RESTART, "errd", services=("a",)))
+    assert still.services == ()
+
+
+def test_a_limit_of_an_earlier_restart_does_not_limit_the_next() -> None:
+    after = replace(PRIM, row="restart_prim", services=("a",))
+    whole, _, _ = performs(after, Command(Action.RESTART))
+    assert (whole.row, whole.services) == ("restart_prim", ())

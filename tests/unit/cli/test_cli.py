@@ -374,6 +374,23 @@ def test_resources_and_command_log_are_shown(db: NodeThread, safekit: Command) -
     assert "-r custom.a -v down" in safekit("cmdlog").out
 
 
+def test_a_class_of_processes_is_enabled_listed_and_disabled(db: NodeThread, safekit: Command) -> None:
+    assert safekit("errd", "enable", "batch", "-m", "db") == (0, "db: errd enable batch\n", "")
+    listed = safekit("errd", "list", "-m", "db").out.splitlines()
+    assert [line.split() for line in listed] == [
+        ["PROCESS", "CLASS", "ENABLED", "ACTION", "RESOURCE"],
+        ["cron", "batch", "yes", "restart", "up"],
+    ]
+    assert safekit("errd", "disable", "batch", "-m", "db").code == 0
+    (process,) = json.loads(safekit("errd", "list", "-m", "db", "--json").out)["processes"]
+    assert process == {"name": "cron", "class": "batch", "action": "restart", "enabled": False, "value": "unknown"}
+
+
+@pytest.mark.parametrize("words", [("enable",), ("disable",), ("list", "batch"), ("off", "batch")])
+def test_only_enable_and_disable_take_a_class(db: NodeThread, safekit: Command, words: tuple[str, ...]) -> None:
+    assert safekit("errd", *words, "-m", "db").code == ExitCode.USAGE
+
+
 @pytest.mark.parametrize("name", ["checker", "errd"])
 def test_checkers_and_the_watch_over_processes_are_turned_off_and_on(
     db: NodeThread, safekit: Command, name: str

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from safekit.config import ConfigError, Ports, UserConfig, check_module, module_nodes, ports
+from safekit.config import ConfigError, Ports, UserConfig, check_module, module_nodes, nodes_asked, ports
 from tests.unit.config.samples import cluster, farm, farm_vip, light, load, mirror, mirror_vip, rfs
 
 VIP = mirror_vip('<virtual_addr addr="192.0.2.20" where="one_side_alias"/>')
@@ -205,3 +205,41 @@ def test_an_id_that_leads_nowhere_is_told_with_the_rest() -> None:
     messages = _refusal(mirror(attributes='defaultprim="n3"'), module_id=0)
     assert len(messages) == 2
     assert any("0 is not the id of a module" in message for message in messages)
+
+
+NEEDS = '<check><module name="db"><to addr="{}"/></module></check>'
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "localhost", "192.0.2.12", "192.0.2.20"])
+def test_a_needed_module_is_looked_for_here_on_a_node_or_behind_its_virtual_address(address: str) -> None:
+    _accepted(light(NEEDS.format(address)), others={"db": load(mirror(VIP))})
+
+
+@pytest.mark.parametrize("address", ["192.0.2.20", "198.51.100.1", "db.example.net"])
+def test_a_module_of_another_cluster_cannot_be_needed(address: str) -> None:
+    assert _refusal(light(NEEDS.format(address))) == (
+        f'<to addr="{address}">: neither a node of this cluster nor a virtual address of the module db on this node; '
+        "expected 127.0.0.1, the address of a node of this cluster, or a virtual address of the module",
+    )
+
+
+def test_whose_word_counts_for_a_needed_module_follows_from_the_address() -> None:
+    def asked(address: str) -> tuple[str, ...]:
+        check = load(light(NEEDS.format(address))).service.check
+        assert check is not None
+        return nodes_asked(check.module[0], cluster(), "n1")
+
+    assert asked("127.0.0.1") == ("n1",)
+    assert asked("192.0.2.12") == ("n2",)
+    assert asked("192.0.2.20") == cluster().node_names
+
+
+def test_what_asks_nobody_over_the_network_says_so() -> None:
+    warnings = load(
+        light('<check><module name="db"><to port="9453" secure="on" timeout="1s"/></module></check>')
+    ).warnings
+    assert [(warning.attribute, warning.value) for warning in warnings] == [
+        ("port", "9453"),
+        ("timeout", "1s"),
+        ("secure", "on"),
+    ]

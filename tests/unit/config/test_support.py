@@ -60,6 +60,13 @@ SUPPORTED = {
         '<check><ping ident="a"><to addr="192.0.2.1" interval="1s"/></ping><custom ident="c" when="pre" exec="x"/>'
         '<tcp ident="b" when="prim"><to addr="192.0.2.1" port="80"/></tcp></check>'
     ),
+    "what is there without a virtual address": mirror(
+        '<check><intf ident="a"><to local_addr="192.0.2.1"/></intf><ip ident="b"><to addr="192.0.2.1"/></ip></check>'
+    ),
+    "another module": mirror('<check><module name="db"><to addr="192.0.2.1" interval="1s"/></module></check>'),
+    "a targeted restart": mirror(
+        '<user/><errd><proc name="a" class="x" service="yes" action="restart" restart_services="a"/></errd>'
+    ),
     "rules": mirror(
         '<failover extends="no" period="1s" handle_time="2s">a: if (custom.c == down) then stop();</failover>'
     ),
@@ -114,15 +121,10 @@ REFUSED = {
         mirror('<vhost><virtualhostname name="a" envfile="b"/></vhost>'),
         "<virtualhostname>",
     ),
-    "a targeted restart": (
-        mirror('<user/><errd><proc name="a" class="prim" service="yes" action="restart" restart_services="a"/></errd>'),
-        '<proc restart_services="a"> (supported: its absence)',
-    ),
     "witnesses": (
         mirror('<check><splitbrain ident="witness" exec="ping" arg="192.0.2.1"/></check>'),
         "<splitbrain>",
     ),
-    "another module": (mirror('<check><module name="db"/></check>'), "<module>"),
 }
 
 

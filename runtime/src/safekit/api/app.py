@@ -71,6 +71,8 @@ class Api:
             ("PUT", module + "/boot", self.module_boot),
             ("PUT", module + "/checker", self.switch_checker),
             ("PUT", module + "/errd", self.switch_errd),
+            ("GET", module + "/errd", self.errd_processes),
+            ("PUT", module + "/errd/{class}", self.errd_class),
             ("POST", module + "/actions/{action}", self.module_action),
             ("GET", module + "/state", self.module_state),
             ("GET", module + "/wait", self.module_wait),
@@ -208,6 +210,26 @@ class Api:
     async def switch_errd(self, request: Request) -> Response:
         """PUT /modules/AM/errd."""
         return await self._switch(request, "errd")
+
+    async def errd_class(self, request: Request) -> Response:
+        """PUT /modules/AM/errd/CLASS."""
+        am, class_, body = _am(request), request.path_params["class"], await _body(request)
+        word = body.choice("value", _SWITCH)
+        body.finish()
+        work = self._face.errd_class(am, class_, word == "on", _caller(request))
+        return answer({"changed": await self._command(request, "errd", am, f"{class_} {word}", work)})
+
+    async def errd_processes(self, request: Request) -> Response:
+        """GET /modules/AM/errd."""
+        listed = await self._face.errd_processes(_am(request))
+        return answer(
+            {
+                "processes": [
+                    {"name": p.name, "class": p.class_, "action": p.action, "enabled": p.enabled, "value": p.value}
+                    for p in listed
+                ]
+            }
+        )
 
     async def _switch(self, request: Request, kind: Literal["checker", "errd"]) -> Response:
         am, body = _am(request), await _body(request)

@@ -212,6 +212,17 @@ class ModuleInfo:
 
 
 @dataclass(frozen=True)
+class WatchedProcess:
+    """A process or service that errd watches (spec §3.9). `enabled`: its class is; `value`: of its resource."""
+
+    name: str
+    class_: str
+    action: str
+    enabled: bool
+    value: str
+
+
+@dataclass(frozen=True)
 class ActionOptions:
     """Options of `prim`/`second` (fullsync) and `swap` (nosync); the node refuses an option that the action does not
     know.
@@ -304,6 +315,12 @@ class NodeFace(ReplicationFace, Protocol):
 
         False if it already was so.
         """
+
+    async def errd_class(self, am: str, class_: str, on: bool, caller: Caller) -> bool:
+        """Watch the processes of a class, or not, until the module stops (spec §3.9); False if it already was so."""
+
+    async def errd_processes(self, am: str) -> tuple[WatchedProcess, ...]:
+        """What errd watches, in the order of the configuration."""
 
     async def module_action(self, am: str, action: Action, caller: Caller, options: ActionOptions) -> ActionAccepted:
         """Ask for an action.

@@ -33,6 +33,7 @@ from safekit.automaton.vocabulary import (
     StepFailed,
     Vip,
     Wish,
+    services_to_restart,
 )
 
 T, R, NR = Readiness.TRANSIENT, Readiness.READY, Readiness.NOT_READY
@@ -94,6 +95,8 @@ class FarmState:
     wish: Wish = Wish.STOPPED
     rebound: bool = False
     restart: bool = False
+    services: tuple[str, ...] = ()
+    """What the restart that is asked for, or runs, is limited to."""
     held: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
     plan: tuple[Step, ...] = ()
@@ -191,7 +194,9 @@ def _command(state: FarmState, command: Command) -> tuple[FarmState, tuple[Effec
         case Action.START:
             return replace(state, wish=Wish.AUTO), said
         case Action.RESTART:
-            return replace(state, restart=True), said
+            running = bool(state.plan) and state.row.startswith("restart")
+            services = services_to_restart(state.restart or running, state.services, command.services)
+            return replace(state, restart=True, services=services), said
         case Action.STOPSTART | Action.WAIT:
             action = "stopwait" if command.action is Action.WAIT else state.action
             return replace(state, wish=Wish.STOPPED, rebound=True, action=action), said

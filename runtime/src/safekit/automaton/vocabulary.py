@@ -233,6 +233,15 @@ class Command:
     identity: str = ""
     fullsync: bool = False
     user: str = ""
+    services: tuple[str, ...] = ()
+    """A restart of these services alone; the scripts are told (spec §3.9 `restart_services`)."""
+
+
+def services_to_restart(pending: bool, before: tuple[str, ...], asked: tuple[str, ...]) -> tuple[str, ...]:
+    """Which services a restart is limited to, when another one is `pending` or running; empty: everything restarts."""
+    if pending and (not before or not asked):
+        return ()
+    return tuple(dict.fromkeys((*before, *asked))) if pending else asked
 
 
 @dataclass(frozen=True)

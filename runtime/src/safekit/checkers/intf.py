@@ -1,4 +1,6 @@
-"""The link of the interface that carries a virtual address: resource `intf.<network>` (spec §6.2)."""
+"""The link of an interface (spec §6.2): of the one that carries a virtual address, resource `intf.<network>`, and of the
+one that carries an address that `<intf>` names, resource `intf.<ident>`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
-from safekit.config import Vip
+from safekit.checkers.probing import Probe
+from safekit.config import IntfCheck, Vip
 
 PERIOD_S = 1.0
 
@@ -62,3 +65,19 @@ class InterfaceChecker:
         if not any(interface.check for interface in self._vip.interfaces):
             return {}
         return {placement.network: placement.interface for placement in self._planned.plan()}
+
+
+def interface_probe(check: IntfCheck, carrying: Callable[[str], str | None]) -> Probe:
+    """The probe of one `<intf>`. `carrying` names the interface that has an address, None when no interface has it.
+
+    An interface that loses its address with its link, as some do for IPv6, is remembered: it is down.
+    """
+    known: list[str] = []
+
+    def linked() -> bool:
+        found = carrying(str(check.local_addr))
+        if found is not None:
+            known[:] = [found]
+        return bool(known) and carrier(known[0])
+
+    return Probe(f"intf.{check.ident}", "intfcheck", PERIOD_S, lambda: asyncio.to_thread(linked))

@@ -100,9 +100,46 @@ def checker(ctx: typer.Context, word: Word, module: Module, as_json: Json = Fals
     _switch(context(ctx), "checker", word, module, as_json)
 
 
-def errd(ctx: typer.Context, word: Word, module: Module, as_json: Json = False) -> None:
-    """Let the processes of the module be watched, or not (maintenance), or show which; it outlives stops and reboots."""
-    _switch(context(ctx), "errd", word, module, as_json)
+class ErrdWord(StrEnum):
+    """What `errd` can be asked."""
+
+    ON = "on"
+    OFF = "off"
+    STATUS = "status"
+    ENABLE = "enable"
+    DISABLE = "disable"
+    LIST = "list"
+
+
+def errd(
+    ctx: typer.Context,
+    word: Annotated[ErrdWord, typer.Argument(metavar="|".join(ErrdWord))],
+    module: Module,
+    class_: Annotated[
+        str | None, typer.Argument(metavar="[CLASS]", help="With `enable` and `disable`: the class of processes.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Let the processes of the module be watched, or not (maintenance), or show which; it outlives stops and reboots.
+
+    `enable` and `disable` are for one class of processes, until the module stops; `list` shows all.
+    """
+    where = context(ctx)
+    if (class_ is not None) is not (word in (ErrdWord.ENABLE, ErrdWord.DISABLE)):
+        raise Failure(ExitCode.USAGE, "`errd enable` and `errd disable`, and only they, need a class")
+    if class_ is not None:
+        value = "on" if word is ErrdWord.ENABLE else "off"
+        where.client.put("modules", module, "errd", class_, value=value)
+        typer.echo(f"{module}: errd {word} {class_}")
+    elif word is ErrdWord.LIST:
+        processes = where.client.get("modules", module, "errd")["processes"]
+        if as_json:
+            show_json({"processes": processes})
+            return
+        rows = [(p["name"], p["class"], "yes" if p["enabled"] else "no", p["action"], p["value"]) for p in processes]
+        table(("PROCESS", "CLASS", "ENABLED", "ACTION", "RESOURCE"), rows)
+    else:
+        _switch(where, "errd", Switch(word.value), module, as_json)
 
 
 def _switch(where: Context, name: str, word: Switch, module: str, as_json: bool) -> None:

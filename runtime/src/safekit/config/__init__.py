@@ -41,7 +41,7 @@ from safekit.config.model import (
     VirtualAddr,
     VirtualHostname,
 )
-from safekit.config.placement import Ports, check_module, module_nodes, ports
+from safekit.config.placement import Ports, check_module, module_nodes, nodes_asked, ports
 from safekit.config.rules import failover_rules
 from safekit.config.userconfig import load_userconfig, safeconf, unsupported
 from safekit.config.values import Address
@@ -90,6 +90,7 @@ __all__ = [
     "load_cluster",
     "load_userconfig",
     "module_nodes",
+    "nodes_asked",
     "ports",
     "safeconf",
     "unsupported",

@@ -89,8 +89,25 @@ def check_written(service: Node, problems: Problems) -> None:
                 element="splitbrain",
                 expected="one <splitbrain> with all the witnesses",
             )
+        if node.name == "module":
+            _check_asked(node, problems)
         if node.name == "user":
             _unique(((var.values["name"], var.line) for var in node.children), "var", "name", problems)
+
+
+def _check_asked(node: Node, problems: Problems) -> None:
+    """Nodes of one cluster tell each other of their modules, sealed, whether anybody asks or not."""
+    for target in node.all("to"):
+        for name in ("port", "timeout", "secure"):
+            if name in target.written:
+                problems.warn(
+                    "config.no_effect",
+                    "has no effect between the nodes of one cluster",
+                    line=target.line,
+                    element="to",
+                    attribute=name,
+                    value=target.written[name],
+                )
 
 
 def check_service(service: model.Service, problems: Problems) -> None:

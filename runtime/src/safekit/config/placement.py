@@ -13,7 +13,7 @@ from safekit.config.checks_rfs import overlap
 from safekit.config.cluster import Cluster
 from safekit.config.errors import ConfigError, Problems
 from safekit.config.grammar import one_of
-from safekit.config.model import UserConfig
+from safekit.config.model import ModuleCheck, UserConfig
 from safekit.config.values import Address
 
 CONSOLE_PORTS = (9001, 9010, 9453)
@@ -84,6 +84,7 @@ def check_module(
         _check_nodes(userconfig, cluster, problems)
     _check_addresses(userconfig, cluster, others, problems)
     _check_directories(userconfig, others, problems)
+    _check_needed_modules(userconfig, cluster, others, problems)
     beside = {name: (others[name], module) for name, module in (ids or {}).items() if name in others}
     _check_ports(userconfig, cluster, module_id, beside, problems)
     problems.settle()
@@ -96,6 +97,44 @@ def module_nodes(userconfig: UserConfig, cluster: Cluster) -> tuple[str, ...]:
         return cluster.node_names
     members = {name for lan in cluster.lans if lan.name in lans for name in lan.node_names}
     return tuple(name for name in cluster.node_names if name in members)
+
+
+def nodes_asked(check: ModuleCheck, cluster: Cluster, node_name: str) -> tuple[str, ...]:
+    """The nodes whose word counts for a `<module>`: this one, the node of that address, or all for a virtual address."""
+    if _is_this_machine(check.addr):
+        return (node_name,)
+    return _nodes_at(check.addr, cluster) or cluster.node_names
+
+
+def _is_this_machine(address: Address) -> bool:
+    return address == "localhost" if isinstance(address, str) else address.is_loopback
+
+
+def _nodes_at(address: Address, cluster: Cluster) -> tuple[str, ...]:
+    return tuple(
+        dict.fromkeys(node.name for lan in cluster.lans for node in lan.nodes if address in (node.addr, node.laddr))
+    )
+
+
+def _check_needed_modules(
+    userconfig: UserConfig, cluster: Cluster, others: Mapping[str, UserConfig], problems: Problems
+) -> None:
+    """A module that is needed is one of this cluster: nodes tell each other only of their own cluster's."""
+    check = userconfig.service.check
+    for needed in check.module if check else ():
+        other = others.get(needed.name)
+        virtual = {address.addr for address in other.service.vip.addresses} if other and other.service.vip else set()
+        if _is_this_machine(needed.addr) or _nodes_at(needed.addr, cluster) or needed.addr in virtual:
+            continue
+        problems.error(
+            "config.reference",
+            f"neither a node of this cluster nor a virtual address of the module {needed.name} on this node",
+            line=needed.line,
+            element="to",
+            attribute="addr",
+            value=str(needed.addr),
+            expected="127.0.0.1, the address of a node of this cluster, or a virtual address of the module",
+        )
 
 
 def _line_of(userconfig: UserConfig, element: str) -> int:

@@ -7,8 +7,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +20,16 @@ from safekit.checkers import (
     CustomChecker,
     Finding,
     InterfaceChecker,
+    ModuleStateChecker,
+    Sighting,
+    address_probe,
+    interface_probe,
     ping_probe,
     processes,
     tcp_probe,
 )
 from safekit.config import Proc, Service, failover_rules
-from safekit.config.model import CustomCheck, PingCheck, TcpCheck
+from safekit.config.model import CustomCheck, IntfCheck, IpCheck, ModuleCheck, PingCheck, TcpCheck
 from safekit.rules import resources_of
 from safekit.store.resources import Resources
 
@@ -37,6 +42,19 @@ KINDS = ("checker", "errd")
 HANDLER_S = 60.0
 """How long a handler of errd may take."""
 
+WINDOWS = ("pre", "prim", "second", "sec", "both")
+"""Classes that the automaton opens and closes; any other one is enabled and disabled by command (spec §3.9)."""
+
+Test = TcpCheck | PingCheck | IntfCheck | IpCheck | CustomCheck | ModuleCheck
+_KIND: dict[type, str] = {
+    TcpCheck: "tcp",
+    PingCheck: "ping",
+    IntfCheck: "intf",
+    IpCheck: "ip",
+    CustomCheck: "custom",
+    ModuleCheck: "module",
+}
+
 _INIT_BY = "checkers"
 
 
@@ -46,8 +64,8 @@ class Checked(Protocol):
     def set_resource(self, name: str, value: str, by: str) -> bool:
         """Set a resource; True when that changed it."""
 
-    def ask(self, action: Action, identity: str, sentence: str) -> None:
-        """A rule or errd wants this; `sentence` is for the log."""
+    def ask(self, action: Action, identity: str, sentence: str, services: tuple[str, ...] = ()) -> None:
+        """A rule or errd wants this; `sentence` is for the log, `services` limit a restart to some services."""
 
     def judged(self, verdict: Verdict) -> None:
         """The rules were evaluated: which count, and which resources are not tested yet."""
@@ -64,11 +82,16 @@ class Checked(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Where the module's programs are: its name, its active `bin/`, their environment."""
+    """Where the module is: its name, its active `bin/`, the environment of its programs, and the modules beside it.
+
+    look: what each node that is heard says of the module of a name. asked: the nodes that a `<module>` means.
+    """
 
     module: str
     folder: Path
     environment: Mapping[str, str]
+    look: Callable[[str], Iterable[Sighting]]
+    asked: Callable[[ModuleCheck], Collection[str]]
 
 
 class Checking:
@@ -96,6 +119,8 @@ class Checking:
         self._period = rules.period.total_seconds() if rules else 5.0
         handle_time = rules.handle_time.total_seconds() if rules else 15.0
         self._machine = FailoverMachine(handle_time, failover_rules(service, FailoverMachine(0).rules))
+        self._classes: dict[str, bool] = {}
+        self._watched_since: dict[str, float] = {}
         self._changed = asyncio.Event()
         self._evaluating = False
 
@@ -122,7 +147,37 @@ class Checking:
             if self._allowed(kind):
                 self._end(kind, when, "init")
         if when == "pre":
+            self._classes = {}
             self._module.judged(Verdict())
+
+    @property
+    def classes(self) -> Mapping[str, bool]:
+        """Which classes of processes a command enabled or disabled since the module started."""
+        return self._classes
+
+    def restore(self, classes: Mapping[str, bool]) -> None:
+        """What an earlier daemon was told."""
+        self._classes = dict(classes)
+
+    def enable(self, class_: str, on: bool) -> bool:
+        """Watch the processes of a class, or not, until the module stops; False if it already was so."""
+        if self.enabled(class_) is on:
+            return False
+        self._classes[class_] = on
+        if self._allowed("errd"):
+            for when in sorted(self._active):
+                if any(proc.class_ == class_ for proc in self._of_window(when)):
+                    self._end("errd", when, "unknown")
+                    self._begin("errd", when)
+        return True
+
+    def watched(self) -> tuple[Proc, ...]:
+        """Every process of the configuration, watched now or not."""
+        return self._service.errd.procs if self._service.errd else ()
+
+    def enabled(self, class_: str) -> bool:
+        """Whether the processes of a class are watched while its window is open."""
+        return self._classes.get(class_, class_ in WINDOWS)
 
     def switch(self, kind: str, on: bool) -> None:
         """An administrator turned the checkers, or errd, on or off (spec §6.1, rule 7): rules see `unknown` while off."""
@@ -142,8 +197,10 @@ class Checking:
         if kind == "checker":
             for number, work in enumerate(self._work(when)):
                 self._module.spawn(work, f"check:{when}:{number}")
-        elif procs := self._procs(when):
-            self._module.spawn(self._watch(procs), f"errd:{when}")
+        elif procs := self._of_window(when):
+            for proc in procs:
+                self._watched_since.pop(proc.name, None)
+            self._module.spawn(self._watch(when), f"errd:{when}")
 
     def _end(self, kind: str, when: str, value: str) -> None:
         if kind == "checker":
@@ -151,6 +208,11 @@ class Checking:
                 self._module.end(f"check:{when}:{number}")
         else:
             self._module.end(f"errd:{when}")
+        if kind == "errd":
+            for proc in self._of_window(when):
+                ended = value if self.enabled(proc.class_) else "unknown"
+                self._module.set_resource(f"proc.{proc.name}", ended, _INIT_BY)
+            return
         for name in self._resources_of(kind, when):
             self._module.set_resource(name, value, _INIT_BY)
 
@@ -169,11 +231,14 @@ class Checking:
 
     # --- which ---
 
-    def _tests(self, when: str) -> Iterator[TcpCheck | PingCheck | CustomCheck]:
+    def _tests(self, when: str) -> Iterator[Test]:
         check = self._service.check
         if check is not None:
-            tests: tuple[TcpCheck | PingCheck | CustomCheck, ...] = (*check.tcp, *check.ping, *check.custom)
+            tests: tuple[TcpCheck | PingCheck | IntfCheck | IpCheck | CustomCheck, ...]
+            tests = (*check.tcp, *check.ping, *check.intf, *check.ip, *check.custom)
             yield from (test for test in tests if _within(test.when, when))
+            if when == "pre":
+                yield from check.module
 
     def _work(self, when: str) -> Iterator[Coroutine[Any, Any, None]]:
         report = self._module.set_resource
@@ -183,6 +248,13 @@ class Checking:
                     yield tcp_probe(test).run(report)
                 case PingCheck():
                     yield ping_probe(test).run(report)
+                case IntfCheck():
+                    yield interface_probe(test, _carrying).run(report)
+                case IpCheck():
+                    yield address_probe(test, _carrying).run(report)
+                case ModuleCheck():
+                    place = self._place
+                    yield ModuleStateChecker(test, place.look, place.asked(test), report, self._start_anew).run()
                 case CustomCheck():
                     yield CustomChecker(
                         test,
@@ -198,17 +270,36 @@ class Checking:
             elif when in ("prim", "both"):
                 yield AddressChecker(self._service.vip, self._vip, report).run()
 
-    def _procs(self, when: str) -> list[Proc]:
+    def _start_anew(self, why: str) -> None:
+        """What this module needs began anew. In WAIT nothing of this module has to."""
+        if self._role() not in (Role.WAIT, Role.STOP):
+            self._module.ask(Action.STOPSTART, "modulecheck", f"Action stopstart called by modulecheck: {why}")
+
+    def _of_window(self, when: str) -> list[Proc]:
+        """The processes of the classes that this window carries; it carries those of other names from `pre` on."""
         procs = self._service.errd.procs if self._service.errd else ()
-        return [proc for proc in procs if _within(proc.class_, when)]
+        return [
+            proc
+            for proc in procs
+            if _within(proc.class_, when)
+            or (proc.class_ == "sec" and when in ("prim", "second"))
+            or (proc.class_ not in WINDOWS and when == "pre")
+        ]
+
+    def _procs(self, when: str) -> list[Proc]:
+        """Those of them that are watched: `sec` is from after start_sec until before stop_sec, not beside a secondary."""
+        return [
+            proc
+            for proc in self._of_window(when)
+            if self.enabled(proc.class_) and not (proc.class_ == "sec" and self._role() is Role.PRIM)
+        ]
 
     def _resources_of(self, kind: str, when: str) -> Iterator[str]:
         if kind == "errd":
             yield from (f"proc.{proc.name}" for proc in self._procs(when))
             return
         for test in self._tests(when):
-            of = {TcpCheck: "tcp", PingCheck: "ping", CustomCheck: "custom"}[type(test)]
-            yield f"{of}.{test.ident}"
+            yield f"{_KIND[type(test)]}.{test.ident}"
 
     def _forget_others(self) -> None:
         """What a checker of an earlier configuration said must not hold this one."""
@@ -250,14 +341,11 @@ class Checking:
 
     # --- errd ---
 
-    async def _watch(self, procs: list[Proc]) -> None:
+    async def _watch(self, when: str) -> None:
         assert self._service.errd is not None
         poll = self._service.errd.polltimer.total_seconds()
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         while True:
-            due = [proc for proc in procs if loop.time() - began >= max(0, proc.start_after - 1) * poll]
-            for finding in await processes.look(due):
+            for finding in await processes.look(self._due(when, poll)):
                 changed = self._module.set_resource(
                     f"proc.{finding.proc.name}", "up" if finding.right else "down", "errd"
                 )
@@ -267,6 +355,17 @@ class Checking:
                     await self._act(finding)
             await asyncio.sleep(poll)
 
+    def _due(self, when: str, poll: float) -> list[Proc]:
+        """Whom to look at now: who is watched, `start_after` polls after the watch over it began."""
+        now = asyncio.get_running_loop().time()
+        watched = self._procs(when)
+        for proc in self._of_window(when):
+            if proc in watched:
+                self._watched_since.setdefault(proc.name, now)
+            elif self._watched_since.pop(proc.name, None) is not None:
+                self._module.set_resource(f"proc.{proc.name}", "unknown", _INIT_BY)
+        return [p for p in watched if now - self._watched_since[p.name] >= max(0, p.start_after - 1) * poll]
+
     async def _act(self, finding: Finding) -> None:
         action = finding.proc.action
         if action == "noaction":
@@ -275,7 +374,11 @@ class Checking:
             if await self._handled(shlex.split(action), finding):
                 return
             action = "stopstart"
-        self._module.ask(Action(action), "errd", f"Action {action} called by errd: {finding.sentence}")
+        services = finding.proc.restart_services if action == "restart" else ()
+        only = f" of {', '.join(services)}" if services else ""
+        self._module.ask(
+            Action(action), "errd", f"Action {action}{only} called by errd: {finding.sentence}", services=services
+        )
 
     async def _handled(self, command: list[str], finding: Finding) -> bool:
         """Run a handler of the module; True when it says that it mended the matter."""
@@ -305,6 +408,13 @@ class Checking:
 
 def _within(configured: str, when: str) -> bool:
     """Whether a checker of this class runs when this class begins; `both` is either role of a mirror."""
-    if configured == "sec":
-        configured = "second"
     return configured == when or (configured == "both" and when in ("prim", "second"))
+
+
+def _carrying(address: str) -> str | None:
+    """The interface of this node that has an address."""
+    from safekit.vip import netlink
+
+    wanted = ip_address(address.partition("%")[0])
+    index = next((entry.index for entry in netlink.addresses() if entry.address == wanted), None)
+    return next((link.name for link in netlink.links() if link.index == index), None)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -37,7 +38,8 @@ from safekit.automaton.vocabulary import (
     StepFailed,
     Wish,
 )
-from safekit.config import Cluster, UserConfig
+from safekit.checkers import Sighting
+from safekit.config import Cluster, UserConfig, nodes_asked
 from safekit.files import UnreadableFile, read_json, write_json
 from safekit.membership import ChannelError, Pulse, PulseEvent
 from safekit.module.checking import KINDS, Checking, Place
@@ -63,7 +65,9 @@ class StepError(Exception):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a module is given by the node. `changed` is called after each change of state, on the loop."""
+    """What a module is given by the node. `changed` is called after each change of state, on the loop; `look` tells what
+    each node that is heard says of the module of a name.
+    """
 
     name: str
     id: int
@@ -75,6 +79,7 @@ class Surroundings:
     pulse: Pulse
     scripts: ScriptRunner
     changed: Callable[[], None]
+    look: Callable[[str], Iterable[Sighting]]
 
 
 class Module(ABC, Generic[S]):
@@ -101,11 +106,17 @@ class Module(ABC, Generic[S]):
         self._last_life: Change | None = None
         self._chronicle = Chronicle()
         self.restored = False
+        self.turn = 0
+        """Another number each time that the application begins its service here."""
         self.state: S = self._fresh()
         self._vip: Any = self._make_vip()
         user = service.user
         place = Place(
-            name, paths.active(name) / "bin", surroundings.scripts.environment(name, user.variables if user else {})
+            name,
+            paths.active(name) / "bin",
+            surroundings.scripts.environment(name, user.variables if user else {}),
+            surroundings.look,
+            lambda check: nodes_asked(check, surroundings.cluster, surroundings.node),
         )
         self.checking = Checking(
             service, place, self._vip, self.resources, self, lambda: self.state.role, self._switched_on
@@ -166,6 +177,8 @@ class Module(ABC, Generic[S]):
                 state = decode(saved["state"])
                 self._life, self._guard = saved["life"], decode_guard(self._guard, saved["guard"])
                 self._since = datetime.fromisoformat(saved["since"])
+                self.turn = int(saved.get("turn", 0))
+                self.checking.restore(saved.get("classes", {}))
                 self.state, self.restored = state, True
         except (UnreadableFile, UnreadableState, KeyError, TypeError, ValueError) as error:
             self.log.write(
@@ -310,7 +323,9 @@ class Module(ABC, Generic[S]):
     async def _perform(self, effect: Perform, state: S) -> None:
         try:
             if isinstance(effect.step, Script):
-                await self._run_script(effect.step, effect)
+                if effect.step.name == self._serves_from:
+                    self.turn = zlib.crc32(f"{self._life}.{effect.serial}".encode())
+                await self._run_script(effect.step, effect, state)
                 answer: StepDone | None = None
             else:
                 assert not isinstance(effect.step, Become)
@@ -321,7 +336,7 @@ class Module(ABC, Generic[S]):
         except OSError as error:
             self.put(StepFailed(effect.serial, f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")))
 
-    async def _run_script(self, script: Script, effect: Perform) -> None:
+    async def _run_script(self, script: Script, effect: Perform, state: S) -> None:
         user = self.around.config.service.user
         if user is None:
             return
@@ -338,6 +353,7 @@ class Module(ABC, Generic[S]):
             ticket=f"{self._life}.{effect.serial}",
             force=script.force,
             limit=limit,
+            services=state.services if state.row.startswith("restart") else (),
             variables=dict(user.variables),
             keep_output=user.logging != "none",
         )
@@ -386,10 +402,10 @@ class Module(ABC, Generic[S]):
         self._rules_held, self._pending = verdict.held, verdict.pending
         self._tell_held()
 
-    def ask(self, action: Action, identity: str, sentence: str) -> None:
+    def ask(self, action: Action, identity: str, sentence: str, services: tuple[str, ...] = ()) -> None:
         """A rule or errd wants an action; refused, it is not taken, and asked for again when it is wanted again."""
         self.witness("safekit", "C", sentence)
-        command = Command(action, identity)
+        command = Command(action, identity, services=services)
         if why := self.refusal(command):
             self.log.write("safekit", "C", f"Action {action} called by {identity} refused: {why}")
         else:
@@ -425,7 +441,16 @@ class Module(ABC, Generic[S]):
 
     # --- helpers ---
 
+    def enable_errd(self, class_: str, on: bool) -> bool:
+        """Watch the processes of a class, or not, until the module stops; False if it already was so."""
+        changed = self.checking.enable(class_, on)
+        if changed:
+            self._save()
+        return changed
+
     _origin = "heart"
+    _serves_from = "start_both"
+    """The script that begins the service of the application."""
 
     @property
     def _state_file(self) -> Any:
@@ -439,6 +464,8 @@ class Module(ABC, Generic[S]):
                 "life": self._life,
                 "since": self._since.isoformat(),
                 "guard": {"began": self._guard.began, "count": self._guard.count},
+                "turn": self.turn,
+                "classes": dict(self.checking.classes),
                 "state": encode(self.state),
             },
             durable=False,

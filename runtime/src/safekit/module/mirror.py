@@ -76,6 +76,8 @@ HEARTBEATS_BEFORE_TRUST = 1.5
 class MirrorModule(Module[MirrorState]):
     """One mirror module on this node."""
 
+    _serves_from = "start_prim"
+
     def __init__(self, surroundings: Surroundings) -> None:
         service = surroundings.config.service
         assert service.heart is not None

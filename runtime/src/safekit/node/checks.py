@@ -47,9 +47,25 @@ def check_machine(
     paths: Paths,
 ) -> None:
     """All that can be checked here while the module is stopped."""
+    _check_needed(config, name)
     _check_addresses(config, node, name, paths)
     _check_folders(config, others)
     _check_ports(config, cluster, node, number)
+
+
+def _check_needed(config: UserConfig, name: str) -> None:
+    check = config.service.check
+    for needed in check.module if check else ():
+        if needed.name == name:
+            raise config.error(
+                "config.reference",
+                "a module that waits for itself never starts",
+                line=needed.line,
+                element="module",
+                attribute="name",
+                value=name,
+                expected="another module",
+            )
 
 
 def _check_addresses(config: UserConfig, node: str, name: str, paths: Paths) -> None:

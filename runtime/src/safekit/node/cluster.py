@@ -144,13 +144,13 @@ class ClusterMembership:
         await self._pulse.remove_channel(CHANNEL)
 
     async def publish(self, signature: str, modules: list[list[Any]]) -> None:
-        """Say of each module `[name, mode, id, state, substate, signature]`.
+        """Say of each module `[name, mode, id, state, substate, signature, turn]`.
 
         Signatures go first when there are too many modules.
         """
         payload: dict[str, Any] = {"sig": signature, "m": modules}
         if len(repr(payload)) > PAYLOAD_LIMIT:
-            payload = {"sig": signature, "m": [[*module[:5], ""] for module in modules]}
+            payload = {"sig": signature, "m": [[*module[:5], "", *module[6:]] for module in modules]}
         if self._open and payload != self._published:
             self._published = payload
             await self._pulse.publish(CHANNEL, payload)
@@ -181,6 +181,10 @@ class ClusterMembership:
     def reachable(self, node: str) -> bool:
         """Whether a node is in the present view."""
         return self.view is not None and node in self.view.members
+
+    def modules(self) -> dict[str, list[list[Any]]]:
+        """What the other nodes that are heard say of their modules."""
+        return {node: payload.get("m", []) for node, payload in self.payloads.items() if self.reachable(node)}
 
     def state_of(self, node: str, module: str) -> str:
         """What `node` says of `module`.

@@ -34,10 +34,12 @@ from safekit.api.face import (
     ModuleInfo,
     NodeInfo,
     StateInfo,
+    WatchedProcess,
 )
 from safekit.api.replicated import Comparison, ComparisonKind, SyncPolicy
 from safekit.automaton.vocabulary import Action as Verb
 from safekit.automaton.vocabulary import Command, Role
+from safekit.checkers import Sighting
 from safekit.config import ConfigError, UserConfig, check_module, load_cluster, ports
 from safekit.files import UnreadableFile
 from safekit.membership import Pulse, PulseEvent
@@ -150,6 +152,7 @@ class Node:
             pulse=self._pulse,
             scripts=self._scripts,
             changed=self._changed,
+            look=self._sightings,
         )
         module: AnyModule
         module = MirrorModule(surroundings) if config.service.mode == "mirror" else FarmModule(surroundings)
@@ -202,8 +205,24 @@ class Node:
                 described.append([name, None, number, "NOT_CONFIGURED", "NotReady", ""])
             else:
                 mode, state = module.around.config.service.mode, module.state
-                described.append([name, mode, number, state.role.value, state.readiness.value, applied.signature])
+                described.append(
+                    [name, mode, number, state.role.value, state.readiness.value, applied.signature, module.turn]
+                )
         return described
+
+    def _sightings(self, am: str) -> list[Sighting]:
+        """What each node that is heard says of a module."""
+        seen = [
+            Sighting(node, str(entry[3]), str(entry[4]), int(entry[6]) if len(entry) > 6 else 0)
+            for node, modules in self._cluster.modules().items()
+            for entry in modules
+            if entry[0] == am
+        ]
+        own = self._modules.get(am)
+        if own is not None:
+            state = own.state
+            seen.append(Sighting(own.around.node, state.role.value, state.readiness.value, own.turn))
+        return seen
 
     # --- the node and its cluster ---
 
@@ -519,6 +538,36 @@ class Node:
             )
             module.remember(after)
         return changed
+
+    async def errd_class(self, am: str, class_: str, on: bool, caller: Caller) -> bool:
+        """Watch the processes of a class, or not, until the module stops; False if it already was so."""
+        module = self._require(am)
+        known = {process.class_ for process in module.checking.watched()}
+        if class_ not in known:
+            raise FaceError(
+                "request.invalid",
+                f"no process of module {am} has the class {class_!r}, expected one of {', '.join(sorted(known)) or 'none'}",
+                module=am,
+                value=class_,
+            )
+        if module.state.role is Role.STOP:
+            raise FaceError("action.refused", f"module {am} is stopped: a class is enabled while it runs", module=am)
+        changed = module.enable_errd(class_, on)
+        if changed:
+            word = "enabled" if on else "disabled"
+            module.log.write("errd", "U", f"errd: class {class_} {word} by {caller.identity or caller.user}")
+        return changed
+
+    async def errd_processes(self, am: str) -> tuple[WatchedProcess, ...]:
+        """What errd watches, in the order of the configuration."""
+        module = self._require(am)
+        found = []
+        for process in module.checking.watched():
+            resource = module.resources.get(f"proc.{process.name}")
+            value = resource.value if resource else "unknown"
+            enabled = module.checking.enabled(process.class_)
+            found.append(WatchedProcess(process.name, process.class_, process.action, enabled, value))
+        return tuple(found)
 
     # --- modules: control and observation ---
 

@@ -50,6 +50,7 @@ from safekit.automaton.vocabulary import (
     StepFailed,
     Vip,
     Wish,
+    services_to_restart,
 )
 
 STOP, WAIT, ALONE, PRIM, SECOND = Role.STOP, Role.WAIT, Role.ALONE, Role.PRIM, Role.SECOND
@@ -323,7 +324,9 @@ def _command(state: MirrorState, command: Command) -> tuple[MirrorState, tuple[E
         case Action.STOPSTART:
             return replace(state, wish=Wish.STOPPED, rebound=True), said
         case Action.RESTART:
-            return replace(state, restart=True), said
+            running = bool(state.plan) and state.row.startswith("restart")
+            services = services_to_restart(state.restart or running, state.services, command.services)
+            return replace(state, restart=True, services=services), said
         case Action.SWAP:
             return replace(state, swap=True), said
         case Action.WAIT:

@@ -112,6 +112,8 @@ class MirrorState:
     rebound: bool = False
     """Start again by itself once stopped (`stopstart`)."""
     restart: bool = False
+    services: tuple[str, ...] = ()
+    """What the restart that is asked for, or runs, is limited to."""
     swap: bool = False
     yielding: bool = False
     handed_over: str = ""
