@@ -48,6 +48,21 @@ class Paths:
         return self.var / "cluster"
 
     @property
+    def witness(self) -> Path:
+        """What a witness keeps: the clusters that it serves and the registers of their modules."""
+        return self.var / "witness"
+
+    @property
+    def witness_incarnations(self) -> tuple[Path, Path]:
+        """How often this node has spoken as a witness: until the next power-off, and for ever."""
+        return self.run / "witness.incarnation", self.var / "witness.incarnation"
+
+    @property
+    def claim_incarnations(self) -> tuple[Path, Path]:
+        """How often this node has spoken to its witness: until the next power-off, and for ever."""
+        return self.run / "claim.incarnation", self.var / "claim.incarnation"
+
+    @property
     def command_log(self) -> Path:
         """The node's command log (SQLite)."""
         return self.var / "log.db"

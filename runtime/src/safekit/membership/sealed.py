@@ -82,7 +82,15 @@ def overhead(sender: str) -> int:
     return _HEADER.size + len(sender.encode()) + SEAL_BYTES
 
 
-def _tag(channel: str, link: str) -> bytes:
+def addressed(datagram: bytes) -> bytes:
+    """The `tag` that a datagram claims to belong to, not proven; empty when it is none of ours."""
+    if len(datagram) < _HEADER.size + SEAL_BYTES or not datagram.startswith(MAGIC):
+        return b""
+    return datagram[3:11]
+
+
+def tag(channel: str, link: str) -> bytes:
+    """How a datagram names the channel and link that it belongs to."""
     digest = Hash(SHA256())
     digest.update(channel.encode() + b"\0" + link.encode())
     return digest.finalize()[:8]
@@ -99,7 +107,7 @@ class Sealer:
     def __init__(self, channel: str, links: Iterable[str], key: bytes, sender: str, incarnation: Incarnation) -> None:
         self._sender = sender.encode()
         self._incarnation = incarnation
-        self._tags = {link: _tag(channel, link) for link in links}
+        self._tags = {link: tag(channel, link) for link in links}
         self._aead = _cipher(key, channel, sender, incarnation.number, incarnation.salt)
         self._counter = 0
 
@@ -152,7 +160,7 @@ class Opener:
         self, channel: str, links: Iterable[str], key: bytes, senders: Iterable[str], floors: Floors | None = None
     ) -> None:
         self._channel, self._key = channel, key
-        self._tags = {link: _tag(channel, link) for link in links}
+        self._tags = {link: tag(channel, link) for link in links}
         self._senders: dict[str, _Sender | None] = dict.fromkeys(senders)
         for sender, (incarnation, salt_hex, tops) in (floors or {}).items():
             if sender in self._senders:
@@ -178,11 +186,11 @@ class Opener:
         """
         if len(datagram) < _HEADER.size + SEAL_BYTES or not datagram.startswith(MAGIC):
             return Refusal("foreign")
-        _, version, tag, number, salt, counter, length = _HEADER.unpack_from(datagram)
+        _, version, claimed, number, salt, counter, length = _HEADER.unpack_from(datagram)
         if version != VERSION:
             return Refusal("version differs")
         end = _HEADER.size + length
-        if tag != self._tags[link]:
+        if claimed != self._tags[link]:
             return Refusal("channel differs")
         try:
             sender = datagram[_HEADER.size : end].decode()
