@@ -11,7 +11,7 @@ import json
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safekit.automaton.codec import decode, encode
 from safekit.automaton.data import BLANK, DataRecord
@@ -91,6 +91,8 @@ class Node:
         self._script: tuple[tuple[int, int], float | None, str] | None = None
         self._saved = ""
         self._waiting: deque[Callable[[], None]] = deque()
+        self.configuration: dict[str, Any] = {}
+        """What a `<service>` says beside its defaults: `failover`, `defaultprim`."""
         self.plane = Plane(self, self.copy)
         self.pulse = Pulse(self)
         self.state = self._fresh()
@@ -102,7 +104,8 @@ class Node:
 
     def _fresh(self) -> MirrorState:
         nonce = f"{self.name}{self.boots}"
-        return MirrorState(self.name, self.peer_name, nonce, self.world.replicated, record=self.record_on_disk)
+        known = (self.name, self.peer_name, nonce, self.world.replicated)
+        return MirrorState(*known, record=self.record_on_disk, **self.configuration)
 
     # --- events in, effects out ---------------------------------------------------------------------------------------
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from safekit.automaton.data import Holder
-from safekit.automaton.mirror import DataPhase
+from safekit.automaton.data import Holder, resynchronising
+from safekit.automaton.mirror import DataPhase, Failover
 from safekit.automaton.vocabulary import Action, Command, Held, Readiness, Role
 from tests.simulation.network import BEATS, DATA
 from tests.simulation.node import Node
@@ -404,3 +405,133 @@ def test_broken_stream_with_good_heartbeats_is_answered_and_the_writes_go_on(pai
     assert pair.n1.plane.phase == "alone" and not pair.n1.plane.pending
     assert pair.until(lambda: pair.at_rest, 60)
     assert pair.n1.state.data is DataPhase.MIRROR
+
+
+def configure(world: World, **configuration: object) -> None:
+    """Both nodes are configured so, as if from their first start on."""
+    for node in world.nodes.values():
+        node.configuration = configuration
+        node.state = replace(node.state, **configuration)  # type: ignore[arg-type]
+
+
+def test_without_failover_the_secondary_of_a_stopped_primary_waits_and_the_same_primary_comes_back(pair: World) -> None:
+    configure(pair, failover=False)
+    command(pair.n1, Action.STOP)
+    assert pair.until(lambda: pair.states() == "STOP/WAIT-nr", 60)
+    pair.run(30)
+    assert pair.states() == "STOP/WAIT-nr"
+    assert pair.n2.state.waiting[0].startswith("rule failover_off: failover is off: start the other node, or")
+    assert "Action stopstart called by failover-off: remote stop" in pair.story()
+    assert "start_prim" not in pair.n2.order
+    command(pair.n1, Action.START)
+    assert pair.until(lambda: pair.at_rest, 60)
+    assert pair.states() == "PRIM-r/SECOND-r"
+
+
+def test_without_failover_the_former_secondary_serves_when_it_is_told_to(pair: World) -> None:
+    configure(pair, failover=False)
+    command(pair.n1, Action.STOP)
+    assert pair.until(lambda: pair.states() == "STOP/WAIT-nr", 60)
+    command(pair.n2, Action.STOP)
+    assert pair.until(lambda: pair.states() == "STOP/STOP", 60)
+    command(pair.n2, Action.PRIM)
+    assert pair.until(is_(pair.n2, Role.ALONE), 60)
+    command(pair.n1, Action.START)
+    assert pair.until(lambda: pair.at_rest, 60)
+    assert pair.states() == "SECOND-r/PRIM-r"
+
+
+def test_without_failover_a_lost_primary_is_not_replaced_and_stopstart_does_not_move_the_service(pair: World) -> None:
+    configure(pair, failover=False)
+    command(pair.n1, Action.STOPSTART, "t_web")
+    assert pair.until(lambda: pair.n1.state.role is Role.STOP, 60)
+    assert pair.until(lambda: pair.at_rest, 60)
+    assert pair.states() == "PRIM-r/SECOND-r"
+    pair.n1.crash()
+    assert pair.until(lambda: pair.states() == "(dark)/WAIT-nr", 60)
+    pair.run(30)
+    assert pair.states() == "(dark)/WAIT-nr"
+
+
+def test_without_failover_who_lost_its_memory_never_serves_less_than_the_secondary_has(pair: World) -> None:
+    configure(pair, failover=False)
+    pair.n1.crash()
+    assert pair.until(lambda: pair.states() == "(dark)/WAIT-nr", 60)
+    pair.n1.boot(start=True)
+    pair.run(30)
+    assert pair.n2.state.waiting[0].startswith("rule failover_off: this node has more of the data")
+    command(pair.n2, Action.STOP)
+    assert pair.until(lambda: pair.n2.state.role is Role.STOP, 60)
+    command(pair.n2, Action.PRIM)
+    assert pair.until(lambda: pair.at_rest, 60)
+    assert pair.states() == "SECOND-r/PRIM-r"
+
+
+def test_failover_can_be_turned_on_while_the_secondary_waits(pair: World) -> None:
+    configure(pair, failover=False)
+    pair.n1.crash()
+    assert pair.until(lambda: pair.states() == "(dark)/WAIT-nr", 60)
+    pair.n2.tell(Failover(True))
+    assert pair.n2.state.waiting[0].startswith("rule rfs_notuptodate_server")
+
+
+def test_without_failover_and_without_data_the_former_primary_goes_first() -> None:
+    pair = World(7, replicated=False)
+    pair.pair()
+    configure(pair, failover=False)
+    command(pair.n1, Action.SWAP)
+    assert pair.until(lambda: pair.states() == "SECOND-r/PRIM-r", 60)
+    for node in (pair.n2, pair.n1):
+        command(node, Action.STOP)
+    assert pair.until(lambda: pair.states() == "STOP/STOP", 60)
+    command(pair.n1, Action.START)
+    pair.run(30)
+    assert pair.states() == "WAIT-nr/STOP"
+    command(pair.n2, Action.START)
+    assert pair.until(lambda: pair.at_rest, 60)
+    assert pair.states() == "SECOND-r/PRIM-r"
+
+
+@pytest.mark.parametrize("preferred", ["n1", "lastprim"])
+def test_a_preferred_primary_that_comes_back_serves_again_once_it_is_synchronised(pair: World, preferred: str) -> None:
+    configure(pair, defaultprim=preferred)
+    pair.n1.crash()
+    assert pair.until(is_(pair.n2, Role.ALONE), 60)
+    pair.n1.boot(start=True)
+    assert pair.until(lambda: pair.states() == "PRIM-r/SECOND-r", 120)
+    pair.run(30)
+    assert pair.states() == "PRIM-r/SECOND-r"
+
+
+@pytest.mark.parametrize("preferred", ["n1", "lastprim"])
+def test_a_swap_by_hand_holds_though_the_other_node_is_preferred(pair: World, preferred: str) -> None:
+    configure(pair, defaultprim=preferred)
+    command(pair.n1, Action.SWAP)
+    assert pair.until(lambda: pair.states() == "SECOND-r/PRIM-r", 60)
+    pair.run(30)
+    assert pair.states() == "SECOND-r/PRIM-r"
+
+
+def test_who_was_secondary_before_its_stop_stays_secondary_under_lastprim(pair: World) -> None:
+    configure(pair, defaultprim="lastprim")
+    command(pair.n2, Action.STOP)
+    assert pair.until(lambda: pair.states() == "ALONE-r/STOP", 60)
+    command(pair.n2, Action.START)
+    assert pair.until(lambda: pair.at_rest, 60)
+    pair.run(30)
+    assert pair.states() == "PRIM-r/SECOND-r"
+
+
+def test_an_unfinished_copy_serves_only_when_it_is_forced_and_the_next_secondary_copies_everything(pair: World) -> None:
+    pair.n1.crash()
+    assert pair.until(is_(pair.n2, Role.ALONE), 60)
+    command(pair.n2, Action.STOP)
+    assert pair.until(lambda: pair.n2.state.role is Role.STOP, 60)
+    pair.n2.record_on_disk = resynchronising(pair.n2.record_on_disk)
+    pair.n2.state = replace(pair.n2.state, record=pair.n2.record_on_disk)
+    command(pair.n2, Action.PRIM)
+    pair.run(5)
+    assert pair.n2.state.role is Role.STOP
+    pair.n2.command(Command(Action.PRIM, fullsync=True, force=True))
+    assert pair.until(is_(pair.n2, Role.ALONE), 60)
+    assert pair.n2.state.fullsync and not pair.n2.state.forced and pair.n2.record_on_disk.uptodate

@@ -21,6 +21,8 @@ SUPPORTED = {
     "a light module": light("<user/>"),
     "boot and loops": mirror(attributes='boot="auto" boot_delay="5s" maxloop="0" loop_interval="1h"'),
     "the defaults, written": mirror(attributes='failover="on" defaultprim="alone" automatic_reboot="off"'),
+    "no failover": mirror(attributes='failover="off"'),
+    "a preferred primary": mirror(attributes='defaultprim="n1"'),
     "heartbeats": mirror(
         heart='<heart port="9000" pulse="100" timeout="1s" permanent_arp="off"><heartbeat name="a" ident="x" pulse="50"/></heart>'
     ),
@@ -73,8 +75,6 @@ SUPPORTED = {
 }
 
 REFUSED = {
-    "failover": (mirror(attributes='failover="off"'), '<service failover="off"> (supported: on)'),
-    "a preferred primary": (mirror(attributes='defaultprim="n1"'), '<service defaultprim="n1"> (supported: alone)'),
     "a reboot": (mirror(attributes='automatic_reboot="on"'), '<service automatic_reboot="on"> (supported: off)'),
     "a pinned neighbour": (
         mirror(heart='<heart permanent_arp="on"><heartbeat name="a"/></heart>'),

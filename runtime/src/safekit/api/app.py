@@ -21,7 +21,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from safekit.api.answers import answer, refusal
-from safekit.api.face import ACTIONS, STATES, SUBSTATES, Action, ActionOptions, Caller, FaceError, NodeFace
+from safekit.api.face import (
+    ACTIONS,
+    STATES,
+    SUBSTATES,
+    Action,
+    ActionOptions,
+    Caller,
+    FaceError,
+    NodeFace,
+    Switchable,
+)
 from safekit.api.fields import Fields, invalid
 from safekit.api.replicated import SYNC_MODES, SYNC_ROLES, ComparisonKind, SyncPolicy
 from safekit.config.errors import ConfigError
@@ -71,6 +81,7 @@ class Api:
             ("PUT", module + "/boot", self.module_boot),
             ("PUT", module + "/checker", self.switch_checker),
             ("PUT", module + "/errd", self.switch_errd),
+            ("PUT", module + "/failover", self.switch_failover),
             ("GET", module + "/errd", self.errd_processes),
             ("PUT", module + "/errd/{class}", self.errd_class),
             ("POST", module + "/actions/{action}", self.module_action),
@@ -211,6 +222,10 @@ class Api:
         """PUT /modules/AM/errd."""
         return await self._switch(request, "errd")
 
+    async def switch_failover(self, request: Request) -> Response:
+        """PUT /modules/AM/failover."""
+        return await self._switch(request, "failover")
+
     async def errd_class(self, request: Request) -> Response:
         """PUT /modules/AM/errd/CLASS."""
         am, class_, body = _am(request), request.path_params["class"], await _body(request)
@@ -231,7 +246,7 @@ class Api:
             }
         )
 
-    async def _switch(self, request: Request, kind: Literal["checker", "errd"]) -> Response:
+    async def _switch(self, request: Request, kind: Switchable) -> Response:
         am, body = _am(request), await _body(request)
         word = body.choice("value", _SWITCH)
         body.finish()

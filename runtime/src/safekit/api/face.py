@@ -16,8 +16,19 @@ from typing import Literal, Protocol
 from safekit.api.replicated import ReplicationFace
 from safekit.store.entries import Change, LogEntry, ResourceValue
 
-Action = Literal["start", "stop", "restart", "stopstart", "forcestop", "swap", "prim", "second"]
-ACTIONS: tuple[Action, ...] = ("start", "stop", "restart", "stopstart", "forcestop", "swap", "prim", "second")
+Action = Literal["start", "stop", "restart", "stopstart", "forcestop", "swap", "prim", "primforce", "second"]
+ACTIONS: tuple[Action, ...] = (
+    "start",
+    "stop",
+    "restart",
+    "stopstart",
+    "forcestop",
+    "swap",
+    "prim",
+    "primforce",
+    "second",
+)
+Switchable = Literal["checker", "errd", "failover"]
 
 STATES = ("STOP", "WAIT", "ALONE", "PRIM", "SECOND", "UP", "NOT_CONFIGURED")
 SUBSTATES = ("NotReady", "Transient", "Ready")
@@ -310,8 +321,9 @@ class NodeFace(ReplicationFace, Protocol):
     async def module_boot(self, am: str, boot: Literal["on", "off"]) -> bool:
         """Start the module when the node boots, or not (`safekit boot`); False if it already was so."""
 
-    async def module_switch(self, am: str, kind: Literal["checker", "errd"], on: bool, caller: Caller) -> bool:
-        """Turn the checkers, or the watch over processes, on or off; it outlives the module's stops and the node's.
+    async def module_switch(self, am: str, kind: Switchable, on: bool, caller: Caller) -> bool:
+        """Turn the checkers, the watch over processes, or the automatic failover of a mirror, on or off; it outlives the
+        module's stops and the node's.
 
         False if it already was so.
         """

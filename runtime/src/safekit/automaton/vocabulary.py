@@ -233,6 +233,8 @@ class Command:
     identity: str = ""
     fullsync: bool = False
     user: str = ""
+    force: bool = False
+    """`primforce`: also on inconsistent data."""
     services: tuple[str, ...] = ()
     """A restart of these services alone; the scripts are told (spec §3.9 `restart_services`)."""
 

@@ -15,7 +15,7 @@ from safekit.cli.exit_codes import ExitCode, Failure
 
 
 class Switch(StrEnum):
-    """What `boot`, `checker` and `errd` can be asked."""
+    """What `boot`, `checker`, `errd` and `failover` can be asked."""
 
     ON = "on"
     OFF = "off"
@@ -27,7 +27,7 @@ Word = Annotated[Switch, typer.Argument(metavar="|".join(Switch))]
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    for command in (config, deconfig, confcheck, confinfo, boot, checker, errd):
+    for command in (config, deconfig, confcheck, confinfo, boot, checker, errd, failover):
         app.command(rich_help_panel="Configuration")(command)
     app.command(rich_help_panel="Node")(level)
     module = typer.Typer(no_args_is_help=True, help="Install, package and remove modules.")
@@ -140,6 +140,11 @@ def errd(
         table(("PROCESS", "CLASS", "ENABLED", "ACTION", "RESOURCE"), rows)
     else:
         _switch(where, "errd", Switch(word.value), module, as_json)
+
+
+def failover(ctx: typer.Context, word: Word, module: Module, as_json: Json = False) -> None:
+    """Let this node, as secondary, take over by itself, or not, or show which (mirror); ask it on both nodes."""
+    _switch(context(ctx), "failover", word, module, as_json)
 
 
 def _switch(where: Context, name: str, word: Switch, module: str, as_json: bool) -> None:

@@ -54,7 +54,20 @@ Limit = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    for command in (start, stop, restart, stopstart, forcestop, prim, second, swap, waitstart, waitstop, waitstate):
+    for command in (
+        start,
+        stop,
+        restart,
+        stopstart,
+        forcestop,
+        prim,
+        primforce,
+        second,
+        swap,
+        waitstart,
+        waitstop,
+        waitstate,
+    ):
         app.command(rich_help_panel="Control")(command)
 
 
@@ -86,6 +99,11 @@ def forcestop(ctx: typer.Context, module: Module, identity: Identity = None) -> 
 def prim(ctx: typer.Context, module: Module, word: Full = None, identity: Identity = None) -> None:
     """Start the module as primary: the data of this node are the good ones (mirror)."""
     _act(context(ctx), module, "prim", identity, fullsync=word is not None)
+
+
+def primforce(ctx: typer.Context, module: Module, identity: Identity = None) -> None:
+    """Start the module as primary even on data whose synchronisation did not end (mirror); the other node copies all."""
+    _act(context(ctx), module, "primforce", identity)
 
 
 def second(ctx: typer.Context, module: Module, word: Full = None, identity: Identity = None) -> None:

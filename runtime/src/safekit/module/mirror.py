@@ -15,6 +15,7 @@ from typing import Any
 from safekit.automaton.data import resynchronising, why_not_alone
 from safekit.automaton.mirror import (
     DataPhase,
+    Failover,
     MirrorState,
     PeerView,
     Recorded,
@@ -122,6 +123,8 @@ class MirrorModule(Module[MirrorState]):
             nonce=self._life,
             replicated=around.config.service.rfs is not None,
             record=record,
+            failover=self._fails_over(self.settings),
+            defaultprim=around.config.service.defaultprim,
         )
 
     def _step(self, state: MirrorState, event: Any) -> tuple[MirrorState, tuple[Effect, ...]]:
@@ -367,11 +370,20 @@ class MirrorModule(Module[MirrorState]):
         return changed
 
     def remember(self, settings: Settings) -> None:
-        """As `Module.remember`; the policy of the next synchronisation is shown (spec §4.9.3)."""
+        """As `Module.remember`; the policies of failover and of the next synchronisation are shown (spec §4.7, §4.9.3)."""
+        before = self._fails_over(self.settings)
         super().remember(settings)
         self._show_policy()
+        if self._fails_over(settings) is not before:
+            self.put(Failover(not before))
+
+    def _fails_over(self, settings: Settings) -> bool:
+        """What the administrator said last; as long as nobody did, what the configuration says."""
+        configured: bool = self.around.config.service.failover
+        return configured if settings.failover is None else settings.failover
 
     def _show_policy(self) -> None:
+        self.resources.set("usersetting.failover", "on" if self._fails_over(self.settings) else "off")
         if self.replica is not None:
             for name in ("mode", "role", "uid"):
                 self.resources.set(f"usersetting.rfssync{name}", getattr(self.settings, f"sync{name}"))
@@ -384,6 +396,8 @@ class MirrorModule(Module[MirrorState]):
     def failover_sentence(self) -> str:
         """Whether an automatic failover is possible now, in words."""
         state = self.state
+        if not state.failover and state.role is not Role.STOP:
+            return "not possible: failover is off (`safekit failover on`)"
         if state.role is Role.PRIM and state.readiness is Readiness.READY:
             return f"ready: {self.peer_node} takes over; split brain possible (no witness)"
         if state.role is Role.SECOND and state.readiness is Readiness.READY:

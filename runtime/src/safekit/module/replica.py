@@ -122,7 +122,7 @@ class Replica:
         match step:
             case DataPrimary():
                 await self._begin(plane)
-                await plane.primary(generation=generation)
+                await plane.primary(generation=generation, force=state.forced)
                 self.watch.serving(True)
                 self._call("_rfs_primary")
             case DataSecondary():

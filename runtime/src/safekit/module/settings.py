@@ -20,7 +20,7 @@ class Settings:
 
     `safekit boot on|off` (spec §3.2 `ignore`); `started`: the last thing asked was a start (`boot="auto"`);
     `syncmode`, `syncrole`, `syncuid`: the policy of the next synchronisation (spec §4.9.3); `checker`, `errd`: whether
-    checkers run and processes are watched (spec §6.1, rule 7).
+    checkers run and processes are watched (spec §6.1, rule 7); `failover`: what `safekit failover` said last, None: nothing.
     """
 
     boot: bool = False
@@ -30,6 +30,7 @@ class Settings:
     syncuid: str = ""
     checker: bool = True
     errd: bool = True
+    failover: bool | None = None
 
     def starts_at_boot(self, configured: str) -> bool:
         """Whether a module with `boot="configured"` starts with the machine."""
@@ -56,6 +57,7 @@ def read_settings(path: Path) -> Settings:
         str(value.get("syncuid", "")),
         bool(value.get("checker", True)),
         bool(value.get("errd", True)),
+        None if value.get("failover") is None else bool(value["failover"]),
     )
 
 

@@ -34,6 +34,7 @@ from safekit.api.face import (
     ModuleInfo,
     NodeInfo,
     StateInfo,
+    Switchable,
     WatchedProcess,
 )
 from safekit.api.replicated import Comparison, ComparisonKind, SyncPolicy
@@ -526,12 +527,19 @@ class Node:
             write_settings(self._paths.module_var(am) / "settings.json", after)
         return bool(after != before)
 
-    async def module_switch(self, am: str, kind: Literal["checker", "errd"], on: bool, caller: Caller) -> bool:
-        """Turn the checkers, or the watch over processes, on or off; False if it already was so."""
+    async def module_switch(self, am: str, kind: Switchable, on: bool, caller: Caller) -> bool:
+        """Turn the checkers, the watch over processes, or the failover, on or off; False if it already was so."""
         module = self._require(am)
-        before = module.settings
-        after = replace(before, checker=on) if kind == "checker" else replace(before, errd=on)
-        changed = bool(after != before)
+        if kind == "failover" and not isinstance(module, MirrorModule):
+            raise FaceError("action.refused", "`failover` is for mirror modules", module=am)
+        shown = module.resources.get(f"usersetting.{kind}")
+        changed = shown is None or shown.value != ("on" if on else "off")
+        now = module.settings
+        after = {
+            "checker": replace(now, checker=on),
+            "errd": replace(now, errd=on),
+            "failover": replace(now, failover=on),
+        }[kind]
         if changed:
             module.log.write(
                 "safekit", "U", f"{kind} {'on' if on else 'off'} called by {caller.identity or caller.user}"
@@ -578,13 +586,15 @@ class Node:
             raise FaceError("action.refused", "`swap nosync` is not supported yet")
         if options.fullsync and action not in ("prim", "second"):
             raise FaceError("action.refused", f"`{action}` knows no fullsync: only `prim` and `second` do")
-        command = Command(Verb(action), caller.identity or "", options.fullsync, caller.user)
+        forced = action == "primforce"
+        verb = Verb.PRIM if forced else Verb(action)
+        command = Command(verb, caller.identity or "", options.fullsync or forced, caller.user, force=forced)
         why = module.refusal(command)
         if why:
             raise FaceError("action.refused", why, module=am)
         changed = module.command(command)
-        if changed and options.fullsync:
-            module.remember(replace(module.settings, syncmode="full", syncrole=action, syncuid=""))
+        if changed and command.fullsync:
+            module.remember(replace(module.settings, syncmode="full", syncrole=verb.value, syncuid=""))
         return ActionAccepted(changed, await self.module_state(am))
 
     async def module_state(self, am: str) -> StateInfo:

@@ -14,6 +14,8 @@ T, R, NR = Readiness.TRANSIENT, Readiness.READY, Readiness.NOT_READY
 STOP, WAIT, ALONE, PRIM, SECOND = Role.STOP, Role.WAIT, Role.ALONE, Role.PRIM, Role.SECOND
 
 
+_SERVED = (PRIM, ALONE)
+
 SECONDARY_RULES = ("rfs_syncat_wait",)
 """Wait-rules about being a secondary (spec §4.9.5): they do not hold a node that serves, or that must."""
 
@@ -56,12 +58,24 @@ def decide(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
 
 def _decide_stop(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     if state.rebound:
-        state = replace(state, rebound=False, wish=Wish.AUTO, action="start")
+        state = replace(state, rebound=False, wish=Wish.AUTO, action="start", home=_comes_home(state))
         state, effects = _go(state, "start", "start called automatically", yielding=False)
         return state, (Say("E", "Action start called automatically"), *effects)
     if state.wish is Wish.STOPPED:
         return state, ()
-    return _go(state, "start", state.reason, yielding=False)
+    return _go(state, "start", state.reason, yielding=False, home=_comes_home(state))
+
+
+def _comes_home(state: MirrorState) -> bool:
+    """Whether this node, which starts, is to be primary when both run (spec §3.2 `defaultprim`)."""
+    if state.defaultprim == "lastprim":
+        return state.record.role in _SERVED
+    return state.defaultprim == state.node
+
+
+def _was_secondary(state: MirrorState) -> bool:
+    """Without failover, who was secondary never becomes primary by itself (spec §4.7)."""
+    return not state.failover and state.record.role is SECOND
 
 
 def _decide_wait(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
@@ -91,6 +105,8 @@ def _decide_wait(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
         return _give_up(state, f"second refused: the other node is not primary ({said_by(peer)})")
     if peer.is_(WAIT):
         return _decide_wait_both(state)
+    if _was_secondary(state):
+        return _stay(state, NR, f"rule failover_off: {_PROMOTE}")
     if not state.replicated or data.may_start_alone(record):
         return _go(state, "alone", f"the other node is {said_by(peer)}")
     if on_trust:
@@ -114,6 +130,15 @@ def _decide_wait_both(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ..
         return _stay(state, T, "the other node starts as primary")
     if peer.wish is Wish.STOPPED:
         return _stay(state, T, "the other node is stopping")
+    if _was_secondary(state) and peer.record.role in _SERVED:
+        mine = state.replicated and data.compare(state.record, peer.record) is Decision.MINE
+        if mine:
+            return _stay(
+                state, NR, f"rule failover_off: this node has more of the data than the former primary: {_PROMOTE}"
+            )
+        return _stay(state, T, "the other node was primary and goes first")
+    if not state.replicated and not state.failover and peer.record.role is SECOND and state.record.role in _SERVED:
+        return _go(state, "alone", "failover is off, and this node was primary")
     if not state.replicated:
         first = peer.record.role is not PRIM and (state.record.role is PRIM or state.node < state.peer_node)
         if first:
@@ -128,6 +153,8 @@ def _decide_wait_both(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ..
         return _stay(state, NR, _TWO_HISTORIES[decision])
     return _stay(state, NR, f"rule rfs_notuptodate_server: {data.why_not_alone(state.record)}")
 
+
+_PROMOTE = "failover is off: start the other node, or run `safekit stop` and `safekit prim` here"
 
 _TWO_HISTORIES = {
     Decision.SPLIT: "both nodes served alone and their data differ: "
@@ -171,15 +198,26 @@ def _decide_second(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]
         return _go(state, "leave_second", "the primary is gone before the end of the synchronisation")
     if _went_on_without_me(state):
         return _go(state, "leave_second", "the primary went on without this node")
-    if peer.alive is False:
-        return _go(state, "failover", "no heartbeat")
-    if peer.is_(STOP, WAIT):
-        return _go(state, "failover", "remote stop")
+    if (gone := _primary_is_gone(peer)) and not state.failover:
+        state, effects = _go(state, "leave_second", f"{gone}, and failover is off", wish=Wish.STOPPED, rebound=True)
+        return state, (Say("C", f"Action stopstart called by failover-off: {gone}"), *effects)
+    if gone:
+        return _go(state, "failover", gone)
     if peer.is_(SECOND) and peer.handed_over and (peer.handed_over == state.record.generation or not state.replicated):
         return _go(state, "swap_in", "swap", swap=False)
+    if state.home and peer.is_(PRIM) and peer.readiness is R:
+        said = Say("E", "Transition SWAP from defaultprim")
+        return replace(state, home=False, swap=True, reason="swap called by defaultprim"), (said,)
     if state.restart:
         return _go(state, "restart_second", state.reason, restart=False)
     return state, ()
+
+
+def _primary_is_gone(peer: PeerView) -> str:
+    """Why there is no primary any more, as the log says it; empty while there is one."""
+    if peer.alive is False:
+        return "no heartbeat"
+    return "remote stop" if peer.is_(STOP, WAIT) else ""
 
 
 def _went_on_without_me(state: MirrorState) -> bool:

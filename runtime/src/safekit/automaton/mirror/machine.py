@@ -16,6 +16,7 @@ from safekit.automaton.mirror.values import (
     DataSaid,
     Degraded,
     Event,
+    Failover,
     MirrorState,
     PeerView,
     Recorded,
@@ -73,7 +74,7 @@ def refusal(state: MirrorState, command: Command) -> str:
         return f"`restart` needs ALONE, PRIM or SECOND (Ready), and the module is in {role} {state.readiness}"
     if action in (Action.STOPSTART, Action.WAIT) and role is STOP:
         return f"`{action}` needs a started module, and it is in STOP"
-    if action is Action.PRIM and state.replicated and not state.record.consistent:
+    if action is Action.PRIM and state.replicated and not state.record.consistent and not command.force:
         return "`prim` is refused: " + data.why_not_alone(state.record)
     return ""
 
@@ -181,6 +182,8 @@ def _enter(state: MirrorState, become: Become) -> MirrorState:
         handed_over="" if ends_handover else state.handed_over,
         yielding=state.yielding and become.role is not WAIT,
         degraded=state.degraded if become.role is ALONE else "",
+        home=state.home and become.role not in (ALONE, PRIM),
+        forced=state.forced and become.role is not STOP,
     )
 
 
@@ -199,7 +202,7 @@ def _done(state: MirrorState, event: StepDone) -> MirrorState:
         case Record():
             return _recorded(state, event)
         case DataPrimary() | DataAlone():
-            return replace(state, data=DataPhase.ALONE)
+            return replace(state, data=DataPhase.ALONE, forced=False)
         case DataSecondary():
             return replace(state, data=DataPhase.RECEIVING)
         case DataHandover():
@@ -295,6 +298,8 @@ def _note(state: MirrorState, event: Event) -> tuple[MirrorState, tuple[Effect, 
             return _data(state, event)
         case ResyncBegan():
             return replace(state, record=data.resynchronising(state.record)), ()
+        case Failover(on):
+            return replace(state, failover=on), ()
         case Trusted(holds):
             return replace(state, trusted=holds), ()
         case Degraded(why):
@@ -318,7 +323,7 @@ def _command(state: MirrorState, command: Command) -> tuple[MirrorState, tuple[E
                 return state, said
             wish = {Action.START: Wish.AUTO, Action.PRIM: Wish.PRIM, Action.SECOND: Wish.SECOND}[command.action]
             fullsync = command.fullsync and command.action is not Action.START
-            return replace(state, wish=wish, fullsync=fullsync), said
+            return replace(state, wish=wish, fullsync=fullsync, forced=command.force), said
         case Action.STOP | Action.FORCESTOP:
             return replace(state, wish=Wish.STOPPED, rebound=False, restart=False, swap=False), said
         case Action.STOPSTART:

@@ -87,13 +87,22 @@ class Degraded:
 
 
 @dataclass(frozen=True)
+class Failover:
+    """Event: whether a secondary may become primary by itself (spec §4.7)."""
+
+    on: bool
+
+
+@dataclass(frozen=True)
 class Recorded(StepDone):
     """Event: a `Record` step is done, and this is what was written; `record_for` said so when the step began."""
 
     record: DataRecord = BLANK
 
 
-Event = Command | StepDone | StepFailed | Held | Resumed | PeerView | DataSaid | ResyncBegan | Trusted | Degraded
+Event = (
+    Command | StepDone | StepFailed | Held | Resumed | PeerView | DataSaid | ResyncBegan | Trusted | Degraded | Failover
+)
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,14 @@ class MirrorState:
     """The copy may serve though another may be newer: `rfs_forceuptodate`."""
     degraded: str = ""
     """Why this node serves and cannot replicate."""
+    failover: bool = True
+    """Whether this node, as secondary, becomes primary when the primary is gone (spec §4.7)."""
+    defaultprim: str = "alone"
+    """Who is primary when both nodes run: `alone`, `lastprim`, or a node's name (spec §3.2)."""
+    home: bool = False
+    """This node was started, and is to be primary once it is synchronised. An administrator's swap later on is not undone."""
+    forced: bool = False
+    """`primforce`: the next primary may serve an inconsistent copy (spec §4.3)."""
 
     @property
     def answered(self) -> bool:
