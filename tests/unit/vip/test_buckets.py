@@ -12,7 +12,8 @@ from safekit.vip.buckets import BUCKETS, assign, bucket_of, elect, hash_seed, je
 from safekit.vip.service import HashKey
 
 names = st.text("abcdefghijklmnopqrstuvwxyz0123456789-.", min_size=1, max_size=12)
-farms = st.dictionaries(names, st.integers(1, 64), min_size=1, max_size=8)
+farms = st.dictionaries(names, st.integers(1, 63), min_size=1, max_size=8)
+ranked = st.dictionaries(names, st.sampled_from([1, 2, 63, 64, 100, 4096, 64**3]), min_size=1, max_size=8)
 identities = st.text(min_size=1, max_size=20)
 few = settings(max_examples=25, deadline=None)
 
@@ -62,6 +63,27 @@ def test_a_second_death_moves_few_buckets_of_others(nodes: set[str], identity: s
 @given(farms, identities)
 def test_a_node_without_power_owns_nothing_and_changes_nothing(powers: dict[str, int], identity: str) -> None:
     assert assign({**powers, "idle node": 0}, identity) == assign(powers, identity)
+
+
+def test_a_chain_of_powers_is_an_order_of_priority() -> None:
+    chain = {"n1": 1, "n2": 64, "n3": 64**2}
+    assert quotas(chain) == {"n3": BUCKETS}
+    assert set(assign(chain, "c", chain)) == {"n3"}
+    assert set(assign({"n1": 1, "n2": 64}, "c", chain)) == {"n2"}
+    assert set(assign({"n1": 1}, "c", chain)) == {"n1"}
+    assert set(assign({"n1": 1, "n3": 64**2}, "c", chain)) == {"n3"}
+
+
+@few
+@given(ranked.filter(lambda powers: len(powers) > 1), identities)
+def test_beside_priorities_too_only_the_buckets_of_who_leaves_move(powers: dict[str, int], identity: str) -> None:
+    before = assign(powers, identity, powers)
+    assert {name for name, power in powers.items() if power * 64 <= max(powers.values())}.isdisjoint(before)
+    for gone in sorted(powers, key=lambda name: -powers[name])[:2]:
+        alive = {name: power for name, power in powers.items() if name != gone}
+        after = assign(alive, identity, powers)
+        assert all(was in (gone, now) for was, now in zip(before, after, strict=True))
+        assert None not in after
 
 
 def test_two_of_three_nodes_keep_their_clients_when_one_dies() -> None:

@@ -158,7 +158,7 @@ def _switch(where: Context, name: str, word: Switch, module: str, as_json: bool)
 
 
 def level(ctx: typer.Context, as_json: Json = False) -> None:
-    """Show the version and the system of this node."""
+    """Show the version, the system and the licence of this node."""
     node = context(ctx).client.get("node")
     if as_json:
         show_json(node)
@@ -168,6 +168,7 @@ def level(ctx: typer.Context, as_json: Json = False) -> None:
     typer.echo(f"safekit {node['version']}")
     typer.echo(f"node    {node['name'] or '-'} on host {node['hostname']}")
     typer.echo(f"system  {node['os']}")
+    typer.echo("licence GPL-3.0-or-later: it needs no key and has no limit")
     typer.echo(f"safekitd runs since {lasted(timedelta(seconds=node['uptime_s']))}")
 
 

@@ -2,7 +2,8 @@
 
 Owners: weighted rendezvous with an even quota. Each bucket prefers nodes in the order of a score drawn from (identity,
 node, bucket) and scaled by the node's power; buckets are dealt in index order to the first preferred node whose quota is
-not used up. The quota is the exact share by power (largest remainder).
+not used up. The quota is the exact share by power (largest remainder). Powers a factor of `CHAIN` apart are priorities,
+not shares (the chain 1, 64, 64², … of spec §5.3): beside such a node the lesser ones own nothing.
 
 They are dealt twice: first among all nodes that may be there, then the buckets of those that are not, among those that
 are. So a node that dies or stops moves its own buckets and no other, and shares are even to one bucket at every moment.
@@ -21,6 +22,7 @@ from functools import lru_cache
 from safekit.vip.service import HashKey, IPAddress, Share
 
 BUCKETS = 4096
+CHAIN = 64
 _FRACTION_BITS = 16
 _TABLE_BITS = 12
 _MASK = 0xFFFFFFFF
@@ -44,7 +46,7 @@ def assign(powers: Mapping[str, int], identity: str, known: Mapping[str, int] | 
     quota = quotas(powers)
     if not quota:
         return (None,) * BUCKETS
-    everybody = {name: power for name, power in {**(known or {}), **with_power(powers)}.items() if power > 0}
+    everybody = with_power({**(known or {}), **with_power(powers)})
     owners: list[str | None] = list(_dealt(tuple(sorted(everybody.items())), identity))
     for name in {owner for owner in owners if owner is not None}:
         if name in quota:
@@ -61,8 +63,9 @@ def assign(powers: Mapping[str, int], identity: str, known: Mapping[str, int] | 
 
 
 def with_power(powers: Mapping[str, int]) -> dict[str, int]:
-    """Only the nodes that have power."""
-    return {name: power for name, power in powers.items() if power > 0}
+    """Only the nodes that have power, and are not outranked: a power `CHAIN` times as high takes everything."""
+    highest = max(powers.values(), default=0)
+    return {name: power for name, power in powers.items() if power > 0 and power * CHAIN > highest}
 
 
 @lru_cache(maxsize=16)
@@ -81,7 +84,8 @@ def _dealt(powers: tuple[tuple[str, int], ...], identity: str) -> tuple[str, ...
 
 def quotas(powers: Mapping[str, int]) -> dict[str, int]:
     """Buckets of each node that has power: proportional, rounded by largest remainder, in sum exactly `BUCKETS`."""
-    names = sorted(name for name, power in powers.items() if power > 0)
+    powers = with_power(powers)
+    names = sorted(powers)
     total = sum(powers[name] for name in names)
     quota = {name: BUCKETS * powers[name] // total for name in names}
     rest = BUCKETS - sum(quota.values()) if names else 0
