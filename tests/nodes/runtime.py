@@ -17,6 +17,8 @@ WHEELHOUSE = ROOT / "build" / "wheelhouse"
 VENV = "/opt/safekit/venv"
 UNITS = ("safekitd.service", "safekit-pulse.service", "safekit-shutdown.service", "safekit-rfs@.service")
 STARTED = ("safekit-pulse.service", "safekitd.service")
+SHUTDOWN = "safekit-shutdown.service"
+"""Its stop is what stops the modules before the machine goes down: it is started, and never restarted."""
 
 
 def install_runtime(nodes: Sequence[Node]) -> None:
@@ -64,7 +66,7 @@ def _put_units(node: Node) -> None:
 
 
 def _start(node: Node) -> None:
-    node.run(["systemctl", "start", *STARTED])
+    node.run(["systemctl", "start", *STARTED, SHUTDOWN])
     node.wait_for("safekitd answers", "test -S /run/safekit/safekitd.sock")
 
 
