@@ -7,9 +7,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
+from safekit.automaton.data import DataRecord, Holder
+from safekit.automaton.mirror import MirrorState, PeerView
+from safekit.automaton.vocabulary import Role
 from safekit.files import boot_identity
 from safekit.module.freshness import Freshness
 from safekit.module.null_request import answers
+from safekit.module.replica_watch import may_need_trust
 from safekit.module.resync import ResyncCounts, ResyncReport
 from safekit.module.settings import Settings, read_settings, write_settings
 from safekit.replication import ResyncProgress
@@ -35,6 +41,25 @@ def test_a_syncdelta_of_one_minute_has_no_effect_and_a_clock_that_goes_back_make
     assert not freshness.younger_than(timedelta(minutes=1))
     now[0] = NOW - timedelta(seconds=1)
     assert not freshness.younger_than(timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    ("holder", "peer_alive", "cluster_hears", "needed"),
+    [
+        (Holder.BOTH, False, False, True),  # both lost their power, this one is back first
+        (Holder.PEER, False, False, True),
+        (Holder.ME, False, False, False),
+        (Holder.BOTH, True, False, False),
+        (Holder.BOTH, None, False, False),
+        (Holder.BOTH, False, True, False),
+    ],
+)
+def test_syncdelta_is_asked_where_the_record_alone_lets_nobody_serve(
+    holder: Holder, peer_alive: bool | None, cluster_hears: bool, needed: bool
+) -> None:
+    record = DataRecord(epoch=3, generation="3.n1.x", holder=holder, role=Role.PRIM, clean=False)
+    state = MirrorState(node="n1", peer_node="n2", nonce="x", replicated=True, record=record)
+    assert may_need_trust(replace(state, peer=PeerView(alive=peer_alive)), cluster_hears) is needed
 
 
 def test_a_damaged_date_is_no_date(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from safekit.automaton.data import may_start_alone
 from safekit.automaton.mirror import DataPhase, MirrorState, Trusted
 from safekit.automaton.vocabulary import Action, Command, Readiness, Role
 from safekit.config import Rfs
@@ -29,6 +30,14 @@ _MEASURE_S: Final = 3.0
 _FRESHNESS_S: Final = 1.0
 _NOTE_EVERY_S: Final = 30.0
 _LONGEST_SLEEP_S: Final = 30.0
+
+
+def may_need_trust(state: MirrorState, cluster_hears_peer: bool) -> bool:
+    """Whether `syncdelta` has a say (spec §4.5): nobody hears the peer, and the record alone does not let this node serve.
+
+    A record that says that both had everything does not, after a general loss of power.
+    """
+    return state.peer.alive is False and not cluster_hears_peer and not may_start_alone(state.record)
 
 
 class ReplicaWatch:
@@ -120,8 +129,7 @@ class ReplicaWatch:
                 await self._note()
             synced = state.record.consistent and self._freshness.younger_than(self._rfs.syncdelta)
             self._module.set_resource("rfs.synced", "up" if synced else "down", "syncedcheck")
-            silent = state.peer.alive is False and not self._module.cluster_hears_peer
-            trusted = synced and silent and not state.record.uptodate
+            trusted = synced and may_need_trust(state, self._module.cluster_hears_peer)
             if trusted != state.trusted:
                 self._module.put(Trusted(trusted))
             await asyncio.sleep(_FRESHNESS_S)
