@@ -13,7 +13,7 @@ PY := .venv/bin/python
 STEP := @make/step
 NODES := $(PY) -m tests.nodes
 
-.PHONY: help demo test soak lint unit bench nodes prepare prerequisites venv wheelhouse image lock clean
+.PHONY: help demo test acceptance soak lint unit bench nodes prepare prerequisites venv wheelhouse image lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -23,6 +23,9 @@ demo: prepare ## three nodes become a PostgreSQL mirror and an nginx farm, and a
 
 test: venv ## every gate: style, types, contracts, units, native, collection, nodes, molecule
 	@$(PY) make/gates.py
+
+acceptance: prepare ## the 59 acceptance cases on nodes: a table of their ids, build/reports/acceptance.json (CASES="-k m3")
+	@$(PY) -m pytest --quiet -p no:cacheprovider --timeout=600 --tb=short tests/acceptance $(CASES)
 
 soak: SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 soak: prepare ## random sequences and fuzzing for longer, 200 seeded schedules of faults on nodes under load, and the stall of a lost secondary (SEED=number printed by an earlier run, SEEDS="--first 1 --schedules 20")

@@ -22,9 +22,13 @@ class Farm:
         self.address = f"{lab.client.address.rsplit('.', 1)[0]}.101"
         self.visitors = Visitors(lab.client, self.address, PORT)
 
+    def files(self) -> dict[str, str]:
+        """What is installed."""
+        return farm_module(self.address, port=PORT)
+
     def install(self) -> None:
         """Install and configure it on every node."""
-        packed = package(farm_module(self.address, port=PORT))
+        packed = package(self.files())
         for node in self.nodes:
             node.run(["mkdir", "-p", NOTES])
             node.write("/tmp/w.safe", packed)

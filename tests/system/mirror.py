@@ -25,9 +25,13 @@ class Mirror:
 
     # --- life
 
-    def install(self, *, boot: str = "auto") -> None:
+    def files(self) -> dict[str, str]:
+        """What is installed."""
+        return mirror_module(self.address, FOLDER)
+
+    def install(self) -> None:
         """Install and configure it on both nodes; it is stopped and was never synchronised."""
-        packed = package(mirror_module(self.address, FOLDER, boot=boot))
+        packed = package(self.files())
         for node in self.nodes:
             node.run(f"mkdir -p {FOLDER} {NOTES}; rm -rf {FOLDER}/* {NOTES}/*")
             node.write("/tmp/m.safe", packed)

@@ -18,14 +18,14 @@ printf '%s %s %s\\n' "$(date +%s.%N)" {name} "$*" >>{notes}/$SAFEMODULE.calls
 exit 0
 """
 
-_START = """\
+START = """\
 systemctl is-active --quiet ledger-$SAFEMODULE && exit 0
 systemctl reset-failed ledger-$SAFEMODULE 2>/dev/null
 exec systemd-run --quiet --collect --unit=ledger-$SAFEMODULE --property=Type=notify \\
     --property=NotifyAccess=all python3 "$SAFEUSERBIN/ledger" "$LEDGER_PORT" "$LEDGER"
 """
 
-_STOP = """\
+STOP = """\
 [ "${1:-}" != force ] || systemctl kill --signal=KILL ledger-$SAFEMODULE 2>/dev/null
 systemctl stop ledger-$SAFEMODULE 2>/dev/null
 """
@@ -102,16 +102,26 @@ def mirror_vip(address: str) -> str:
     )
 
 
-def mirror_config(address: str, folder: str, *, boot: str = "auto", port: int = LEDGER_PORT) -> str:
-    """A mirror with one replicated directory and one address."""
+def mirror_config(
+    address: str,
+    folder: str,
+    *,
+    boot: str = "auto",
+    port: int = LEDGER_PORT,
+    attributes: str = "",
+    heartbeats: str = '<heartbeat name="pair"/>',
+    parts: str = "",
+) -> str:
+    """A mirror with one replicated directory and one address; `attributes` and `parts` of its service are added."""
     return f"""\
-<safe><service mode="mirror" boot="{boot}">
-  <heart pulse="200ms" timeout="3s"><heartbeat name="pair"/></heart>
+<safe><service mode="mirror" boot="{boot}" {attributes}>
+  <heart pulse="200ms" timeout="3s">{heartbeats}</heart>
   <rfs async="second"><replicated dir="{folder}" mode="read_only"/></rfs>
   {mirror_vip(address)}
   <user nicestoptimeout="20s" forcestoptimeout="10s">
     <var name="LEDGER" value="{folder}/ledger"/><var name="LEDGER_PORT" value="{port}"/>
   </user>
+  {parts}
 </service></safe>
 """
 
@@ -122,8 +132,8 @@ def mirror_module(address: str, folder: str, *, boot: str = "auto") -> dict[str,
     return {
         "conf/userconfig.xml": mirror_config(address, folder, boot=boot),
         "bin/ledger": _LEDGER,
-        "bin/start_prim": script("start_prim", _START),
-        "bin/stop_prim": script("stop_prim", _STOP),
+        "bin/start_prim": script("start_prim", START),
+        "bin/stop_prim": script("stop_prim", STOP),
         **{f"bin/{name}": script(name) for name in noted},
     }
 
@@ -171,12 +181,12 @@ def light_module(*, boot: str) -> dict[str, str]:
     }
 
 
-def cluster_config(addresses: dict[str, str]) -> str:
-    """cluster.xml: everybody on `default`, n1 and n2 on `pair` too."""
+def cluster_config(addresses: dict[str, str], more: str = "") -> str:
+    """cluster.xml: everybody on `default`, n1 and n2 on `pair` too; `more` lans after them."""
     nodes = {name: f'<node name="{name}" addr="{address}"/>' for name, address in addresses.items()}
     return (
         "<cluster><lans>\n"
         f'  <lan name="default">{"".join(nodes.values())}</lan>\n'
         f'  <lan name="pair">{nodes["n1"]}{nodes["n2"]}</lan>\n'
-        "</lans></cluster>\n"
+        f"{more}</lans></cluster>\n"
     )

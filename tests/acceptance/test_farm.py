@@ -1,0 +1,203 @@
+"""F1 to F14: a farm behind one address, its shares, its filters, and the loss of its nodes."""
+
+from __future__ import annotations
+
+import json
+
+from tests.acceptance.cases import NotBuilt, case, explains
+from tests.acceptance.shared import GROUP, PORT, Shared
+from tests.nodes import Node, wait_for
+from tests.system.farm import NAME
+from tests.system.product import mark, messages, safekit, shown, wait_state
+
+
+def hosts(*powers: int) -> str:
+    """The weights of n1, n2 and n3."""
+    return "<cluster>" + "".join(f'<host name="n{n}" power="{p}"/>' for n, p in enumerate(powers, 1)) + "</cluster>"
+
+
+@case("F1")
+def test_f1_all_serve_and_share_alike(shared: Shared) -> None:
+    n1, n2, n3 = shared.nodes
+    everybody = f"farm membership: n1, n2, n3 (group {GROUP}_0)"
+    shared.stop(*shared.nodes)
+    shared.forget_calls()
+    marks = {node: mark(node, NAME) for node in shared.nodes}
+    shared.start(n1, n2)
+    shared.wait_shares(50, 50, 0)
+    for node in (n1, n2):
+        wait_for("the load is said", lambda node=node: _load(node, marks[node], "farm load: 128/256"), timeout=30)  # type: ignore[misc]
+        assert shared.calls(node).count("start_both") == 1
+    shared.start(n3)
+    shared.wait_shares(33.3, 33.3, 33.3)
+    for node in shared.nodes:
+        wait_for("all are members", lambda node=node: _load(node, marks[node], everybody), timeout=30)  # type: ignore[misc]
+
+
+def _load(node: Node, after: int, words: str) -> bool:
+    return any(message.startswith(words) for message in messages(node, NAME, after))
+
+
+@case("F2")
+def test_f2_who_stops_leaves_everything_to_the_others(shared: Shared) -> None:
+    n1, n2, n3 = shared.nodes
+    shared.stop(n3)
+    shared.wait_shares(50, 50, 0)
+    shared.forget_calls()
+    shared.stop(n2)
+    assert shared.calls(n2).count("stop_both") == 1
+    shared.wait_shares(100, 0, 0)
+    assert shown(n1, NAME) == "UP Ready" and shared.calls(n1) == []
+    explains(n2, NAME, "STOP NotReady", "stop called by")
+    shared.start(n2)
+    shared.wait_shares(50, 50, 0)
+    shared.start(n3)
+
+
+@case("F3")
+def test_f3_restart_runs_the_scripts_and_keeps_the_share(shared: Shared) -> None:
+    node = shared.nodes[0]
+    shared.forget_calls()
+    seen = mark(node, NAME)
+    safekit(node, f"restart -m {NAME}")
+    wait_for("start_both ran", lambda: "start_both" in shared.calls(node), timeout=60)
+    wait_state(node, NAME, "UP")
+    states = [" ".join(m.split()[2:4]) for m in messages(node, NAME, seen) if m.startswith("Local state ")]
+    assert states == ["UP Transient", "UP Ready"]
+    assert shared.calls(node) == ["stop_both", "start_both"]
+
+
+@case("F4")
+def test_f4_the_address_is_everywhere_and_maps_to_one_node(shared: Shared) -> None:
+    """F4a, and then F4b."""
+    client = shared.lab.client
+    for node in shared.nodes:
+        assert node.succeeds(f"ip -o addr show | grep -q ' {shared.address}/'")
+    client.run(f"ip neigh flush to {shared.address}")
+    pinged = client.out(["ping", "-c", "2", "-W", "5", shared.address])
+    assert "DUP!" not in pinged
+    known = json.loads(client.out(["ip", "-json", "neigh", "show", "to", shared.address]))
+    assert known[0]["lladdr"] in {node.mac for node in shared.nodes}
+    invisible = shared.become(replaced=("vmac_directed", "vmac_invisible"), feature="F4a holds; F4b: vmac_invisible")
+    client.run(f"ip neigh flush to {shared.address}; ping -c 1 -W 5 {shared.address}")
+    known = json.loads(client.out(["ip", "-json", "neigh", "show", "to", shared.address]))
+    expected = "5a:fe:" + ":".join(f"{int(part):02x}" for part in invisible.address.split("."))
+    assert known[0]["lladdr"] == expected
+
+
+@case("F5", ours="4,096 buckets; the page of the console is asked for as the answer of an application on its port")
+def test_f5_connections_are_shared_by_the_port_of_the_client(shared: Shared) -> None:
+    n1, n2, n3 = shared.nodes
+    shared.stop(n3)
+    shared.wait_shares(50, 50, 0)
+    answers = shared.answers(400)
+    assert set(answers) == {"n1", "n2"}
+    assert min(answers.values()) >= 130, answers
+    shared.stop(n2)
+    shared.wait_shares(100, 0, 0)
+    assert set(shared.answers(50)) == {"n1"}
+    assert _load(n1, 0, "farm load: 256/256")
+    shared.start(n2)
+    shared.start(n3)
+
+
+@case("F6")
+def test_f6_each_side_of_a_cut_takes_all_and_gives_it_back(shared: Shared) -> None:
+    n1, n2, n3 = shared.nodes
+    shared.stop(n3)
+    shared.wait_shares(50, 50, 0)
+    marks = {node: mark(node, NAME) for node in (n1, n2)}
+    shared.lab.cut("n1", "n2")
+    shared.wait_shares(100, 100, 0)
+    for node in (n1, n2):
+        assert _load(node, marks[node], "farm load: 256/256")
+    shared.lab.heal()
+    shared.wait_shares(50, 50, 0)
+    assert set(shared.answers(60)) == {"n1", "n2"}
+    shared.start(n3)
+
+
+@case("F7")
+def test_f7_every_node_hears_what_goes_to_an_invisible_address(bare_shared: Shared) -> None:
+    shared = bare_shared.become(replaced=("vmac_directed", "vmac_invisible"), feature="vmac_invisible")
+    pinged = shared.lab.client.out(["ping", "-c", "2", "-W", "5", shared.address])
+    assert "DUP!" in pinged
+
+
+@case("F8")
+def test_f8_shutdown_of_a_machine_stops_its_application_first(shared: Shared) -> None:
+    n1, n2, n3 = shared.nodes
+    shared.forget_calls()
+    seen = mark(n2, NAME)
+    n2.power_off()
+    shared_by_two = {"n1", "n3"}
+    wait_for("the others serve", lambda: set(shared.answers(40)) == shared_by_two, timeout=40)
+    assert shown(n1, NAME) == shown(n3, NAME) == "UP Ready"
+    n2.power_on()
+    wait_state(n2, NAME, "UP", timeout=60)
+    shared.wait_shares(33.3, 33.3, 33.3)
+    said = messages(n2, NAME, seen)
+    wanted = ("Action stop called by shutdown", "Script stop_both", "Local state STOP NotReady", "Local state UP Ready")
+    places = [next(i for i, message in enumerate(said) if message.startswith(words)) for words in wanted]
+    assert places == sorted(places), said
+
+
+@case("F9")
+def test_f9_power_cut_of_a_node(shared: Shared) -> None:
+    n1, n2, n3 = shared.nodes
+    n2.power_cut()
+    wait_for("the others take its share", lambda: set(shared.answers(40)) == {"n1", "n3"}, timeout=40)
+    assert shown(n1, NAME) == shown(n3, NAME) == "UP Ready"
+    n2.power_on()
+    wait_state(n2, NAME, "UP", timeout=60)
+    shared.wait_shares(33.3, 33.3, 33.3)
+
+
+@case("F10")
+def test_f10_weights_decide_the_shares(bare_shared: Shared) -> None:
+    bare_shared.become(inside=hosts(3, 1, 1)).wait_shares(60, 20, 20)
+    bare_shared.become(inside=hosts(1, 1, 0)).wait_shares(50, 50, 0)
+    assert "n3" not in bare_shared.answers(40)
+    shared = bare_shared.become(inside=hosts(1, 64, 4096))
+    shared.wait_shares(0, 0, 100)
+    n3 = shared.nodes[2]
+    assert set(shared.answers(40)) == {"n3"}
+    shared.stop(n3)
+    shared.wait_shares(0, 100, 0)
+    assert set(shared.answers(40)) == {"n2"}
+
+
+@case("F11")
+def test_f11_a_client_stays_with_its_node(bare_shared: Shared) -> None:
+    shared = bare_shared.become("on_addr")
+    answers = shared.answers(60)
+    assert len(answers) == 1, answers
+    before = shared.ask_each()
+    assert set(before.values()) == {"n1", "n2", "n3"}
+    assert shared.ask_each() == before
+
+
+@case("F12")
+def test_f12_datagrams_of_one_client_are_spread(bare_shared: Shared) -> None:
+    rule = f'<rule virtual_addr="*" port="{PORT}" proto="udp" filter="on_ipid"/>'
+    bare_shared.become(replaced=("</group>", f"{rule}</group>"), feature='filter="on_ipid"')
+    raise NotBuilt('filter="on_ipid" is accepted: this case has no client for it yet')
+
+
+@case("F13")
+def test_f13_scripts_open_and_close_the_share(bare_shared: Shared) -> None:
+    bare_shared.become(replaced=("<vip>", '<vip scriptcontrol="on">'), feature='scriptcontrol="on"')
+    raise NotBuilt('scriptcontrol="on" is accepted: this case has no application for it yet')
+
+
+@case("F14")
+def test_f14_a_probe_tells_who_serves(shared: Shared) -> None:
+    n1 = shared.nodes[0]
+    shared.stop(n1)
+    asked = n1.run(
+        f"curl --silent --output /dev/null --write-out '%{{http_code}}' http://{n1.address}:9010/var/modules/{NAME}/ready.txt",
+        check=False,
+    )
+    if asked.code == 7:
+        raise NotBuilt("a health probe (nobody listens on TCP port 9010)")
+    assert asked.out == "404"
