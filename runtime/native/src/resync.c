@@ -268,8 +268,8 @@ static void settle_copied(uint64_t durable) {
 static void note_copied(const struct inode *inode, uint32_t flags, uint64_t upto) {
     if (!resync.full || !(flags & (MARK_CONTENT | MARK_REST)) || atomic_load(&resync.cancelled)) return;
     copied_note(inode->directory->index, inode_key(inode), upto, stream_sequence());
-    static unsigned notes;
-    if (++notes % 64) return;
+    static unsigned notes; // of small files several at once; a part of a large one is worth a record of its own
+    if (++notes % 64 && upto == COPIED_WHOLE) return;
     struct stream_status status;
     stream_get_status(&status);
     settle_copied(status.durable);
