@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from safekit.replication import (
     ResyncEnded,
     ResyncStarted,
 )
+from tests.native.moments import await_another_moment
 from tests.native.pair import Pair, Side, in_mirror, in_thread, opened
 from tests.native.test_dirty import alone
 from tests.native.trees import assert_equal
@@ -295,17 +295,6 @@ async def test_zeros_that_were_written_are_no_hole_on_the_other_side(pair: Pair)
     assert_equal(pair.a.data, pair.b.data)
     for path in sorted(pair.a.data.iterdir()):
         assert (path.name, data_of(path)) == (path.name, data_of(pair.b.data / path.name))
-
-
-CLOCK_REALTIME_COARSE = 5
-"""Of Linux; `time` does not name it."""
-
-
-def await_another_moment() -> None:
-    """What changes from now on has a later time of change than anything before: the clock of files moves in steps."""
-    before = time.clock_gettime(CLOCK_REALTIME_COARSE)
-    while time.clock_gettime(CLOCK_REALTIME_COARSE) <= before:
-        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("hot", [False, True])
