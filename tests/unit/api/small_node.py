@@ -29,6 +29,7 @@ from safekit.api.face import (
 )
 from safekit.api.replicated import Comparison, ComparisonKind, SyncPolicy
 from safekit.api.server import serve
+from safekit.api.witness import WitnessCluster, WitnessInfo, WitnessRegister
 from safekit.config.errors import ConfigError
 from safekit.paths import Paths
 from safekit.store.command_log import CommandLog
@@ -48,6 +49,7 @@ class SmallNode:
         self._paths = paths
         self.cluster = ClusterInfo(configured=False)
         self.key: bytes | None = None
+        self.witnessed: dict[str, tuple[str, ...]] = {}
         self.packages: dict[str, bytes] = {}
         self.infos: dict[str, ModuleInfo] = {}
         self.logs: dict[str, ModuleLog] = {}
@@ -103,6 +105,31 @@ class SmallNode:
     async def cluster_genkey(self) -> bytes:
         self.key = b"new key"
         return self.key
+
+    async def witness_info(self) -> WitnessInfo:
+        register = WitnessRegister("db", 4, ("n1", "n2"), "n1")
+        clusters = tuple(WitnessCluster(name, nodes, (register,)) for name, nodes in self.witnessed.items())
+        return WitnessInfo(bool(clusters), None, 4803, clusters, 3, {"foreign": 1})
+
+    async def witness_add(
+        self,
+        cluster: str,
+        key: bytes,
+        nodes: tuple[str, ...],
+        port: int | None,
+        addr: str | None,
+        check: bool,
+        replace_key: bool,
+    ) -> bool:
+        if key == b"other" and not replace_key:
+            raise FaceError("witness.other_key", "another key")
+        changed = self.witnessed.get(cluster) != nodes
+        if not check:
+            self.witnessed[cluster] = nodes
+        return changed
+
+    async def witness_remove(self, cluster: str) -> bool:
+        return self.witnessed.pop(cluster, None) is not None
 
     async def cluster_remove(self) -> bool:
         configured, self.cluster = self.cluster.configured, ClusterInfo(False)

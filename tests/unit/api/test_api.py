@@ -116,6 +116,23 @@ async def test_key_is_made_and_shown(client: httpx.AsyncClient, node: SmallNode)
     assert base64.b64decode((await client.get("/cluster/key")).json()["key"]) == b"new key"
 
 
+async def test_a_cluster_is_served_as_a_witness_shown_and_forgotten(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/witness")).json()["serving"] is False
+    path, body = "/witness/clusters/shop", {"key": "a2V5", "nodes": ["n1", "n2"]}
+    assert (await client.put(path, json=body | {"check": True})).json() == {"changed": True}
+    assert (await client.get("/witness")).json()["clusters"] == []
+    assert (await client.put(path, json=body)).json() == {"changed": True}
+    assert (await client.put(path, json=body)).json() == {"changed": False}
+    (cluster,) = (await client.get("/witness")).json()["clusters"]
+    assert (cluster["name"], cluster["nodes"]) == ("shop", ["n1", "n2"])
+    assert cluster["registers"][0]["holders"] == ["n1", "n2"]
+    assert "key" not in cluster
+    refused = await client.put(path, json=body | {"key": "b3RoZXI="})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "witness.other_key")
+    assert (await client.delete(path)).json() == {"changed": True}
+    assert (await client.delete(path)).json() == {"changed": False}
+
+
 async def test_module_is_installed_configured_packaged_and_removed(client: httpx.AsyncClient) -> None:
     installed = await client.put("/modules/db", json={"package": PACKAGE, "id": 4, "replace": False})
     assert installed.json() == {"changed": True, "id": 4, "warnings": []}

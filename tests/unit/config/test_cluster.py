@@ -176,3 +176,24 @@ def test_a_cluster_has_no_macros() -> None:
     error = refused_cluster(APPENDIX_A.replace("192.0.2.11", "%ADDRESS%"))
     assert error.code == "config.value"
     assert error.value == "%ADDRESS%"
+
+
+def test_a_cluster_may_have_a_witness() -> None:
+    assert load_cluster(APPENDIX_A).witness is None
+    witness = load_cluster(APPENDIX_A.replace("</cluster>", '<witness name="w" addr="192.0.2.9"/></cluster>')).witness
+    assert witness is not None
+    assert (witness.name, witness.addr, witness.port, witness.cluster) == (
+        "w",
+        ip_address("192.0.2.9"),
+        4803,
+        "cluster",
+    )
+    written = '<witness name="w" addr="w.example.org" port="99" cluster="shop"/></cluster>'
+    witness = load_cluster(APPENDIX_A.replace("</cluster>", written)).witness
+    assert witness is not None
+    assert (witness.addr, witness.port, witness.cluster) == ("w.example.org", 99, "shop")
+
+
+def test_a_second_witness_is_refused() -> None:
+    twice = '<witness name="w" addr="192.0.2.9"/><witness name="v" addr="192.0.2.8"/></cluster>'
+    assert "<witness>" in str(refused_cluster(APPENDIX_A.replace("</cluster>", twice)))

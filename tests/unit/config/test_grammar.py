@@ -34,6 +34,7 @@ ATTRIBUTES = [
 # Which model class holds the attributes of which element. What is left out: `name` of a flow, of the servers and of `to`, whose
 # values are fields of the class above; the elements that only group others.
 CLASSES = {
+    "cluster/witness": cluster.Witness,
     "cluster/lans": cluster.Cluster,
     "cluster/lans/lan": cluster.Lan,
     "cluster/lans/lan/node": cluster.Node,

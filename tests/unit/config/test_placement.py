@@ -6,8 +6,18 @@ from collections.abc import Mapping
 
 import pytest
 
-from safekit.config import ConfigError, Ports, UserConfig, check_module, module_nodes, nodes_asked, ports
-from tests.unit.config.samples import cluster, farm, farm_vip, light, load, mirror, mirror_vip, rfs
+from safekit.config import (
+    ConfigError,
+    Ports,
+    UserConfig,
+    check_module,
+    load_cluster,
+    module_nodes,
+    nodes_asked,
+    ports,
+    quorum_of,
+)
+from tests.unit.config.samples import CLUSTER, cluster, farm, farm_vip, light, load, mirror, mirror_vip, rfs
 
 VIP = mirror_vip('<virtual_addr addr="192.0.2.20" where="one_side_alias"/>')
 
@@ -243,3 +253,32 @@ def test_what_asks_nobody_over_the_network_says_so() -> None:
         ("timeout", "1s"),
         ("secure", "on"),
     ]
+
+
+def witnessed(address: str = "192.0.2.99") -> str:
+    """The cluster of the samples with a witness."""
+    return CLUSTER.replace("</cluster>", f'<witness name="w" addr="{address}"/></cluster>')
+
+
+def test_a_witness_decides_as_soon_as_there_is_one() -> None:
+    assert quorum_of(load(mirror()), cluster()) == "none"
+    assert quorum_of(load(mirror()), load_cluster(witnessed())) == "witness"
+    assert quorum_of(load(mirror(attributes='quorum="none"')), load_cluster(witnessed())) == "none"
+    check_module(load(mirror(attributes='quorum="witness"')), load_cluster(witnessed()), "n1", {}, 1)
+
+
+def test_a_mirror_that_a_witness_decides_needs_one() -> None:
+    assert _refusal(mirror(attributes='quorum="witness"')) == (
+        '<service quorum="witness">: the cluster has no witness; expected a <witness> in cluster.xml, or quorum="none"',
+    )
+
+
+@pytest.mark.parametrize("address", ["192.0.2.12", "198.51.100.11"])
+def test_a_witness_is_no_node_of_the_mirror(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"the witness w is the node n[12] of this module: it would be lost together"):
+        check_module(load(mirror()), load_cluster(witnessed(address)), "n1", {}, 1)
+    check_module(load(mirror(attributes='quorum="none"')), load_cluster(witnessed(address)), "n1", {}, 1)
+
+
+def test_another_node_of_the_cluster_may_be_the_witness_of_a_mirror() -> None:
+    check_module(load(mirror()), load_cluster(witnessed("192.0.2.13")), "n1", {}, 1)

@@ -23,6 +23,8 @@ SUPPORTED = {
     "the defaults, written": mirror(attributes='failover="on" defaultprim="alone" automatic_reboot="off"'),
     "no failover": mirror(attributes='failover="off"'),
     "a preferred primary": mirror(attributes='defaultprim="n1"'),
+    "a witness": mirror(attributes='quorum="witness"'),
+    "no quorum": mirror(attributes='quorum="none"'),
     "heartbeats": mirror(
         heart='<heart port="9000" pulse="100" timeout="1s" permanent_arp="off"><heartbeat name="a" ident="x" pulse="50"/></heart>'
     ),
@@ -76,6 +78,15 @@ SUPPORTED = {
 
 REFUSED = {
     "a reboot": (mirror(attributes='automatic_reboot="on"'), '<service automatic_reboot="on"> (supported: off)'),
+    "fencing": (mirror(attributes='quorum="fence"'), '<service quorum="fence"> (supported: one of witness, none)'),
+    "a primary by hand": (
+        mirror(attributes='quorum="manual"'),
+        '<service quorum="manual"> (supported: one of witness, none)',
+    ),
+    "a pinged witness": (
+        mirror(attributes='quorum="ping"'),
+        '<service quorum="ping"> (supported: one of witness, none)',
+    ),
     "a pinned neighbour": (
         mirror(heart='<heart permanent_arp="on"><heartbeat name="a"/></heart>'),
         '<heart permanent_arp="on"> (supported: off)',

@@ -28,7 +28,7 @@ FORM = {
         mirror(attributes='bot="on"'),
         "config.unknown_attribute",
         '<service bot="on">: <service> has no such attribute; expected one of mode, boot, boot_delay, failover, '
-        "defaultprim, maxloop, loop_interval, automatic_reboot",
+        "defaultprim, maxloop, loop_interval, automatic_reboot, quorum",
     ),
     "no element of this name": (
         mirror("<users/>"),

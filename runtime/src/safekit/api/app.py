@@ -97,6 +97,9 @@ class Api:
             ("GET", module + "/rfs/comparison", self.rfs_comparison),
             ("POST", module + "/rfs/comparison", self.rfs_compare),
             ("PUT", module + "/rfs/sync", self.rfs_sync),
+            ("GET", "/witness", self.witness),
+            ("PUT", "/witness/clusters/{cluster}", self.witness_add),
+            ("DELETE", "/witness/clusters/{cluster}", self.witness_remove),
             ("GET", "/cmdlog", self.command_log),
         )
         self.operations = tuple((method, BASE + path) for method, path, _ in routes)
@@ -157,6 +160,30 @@ class Api:
     async def cluster_state(self, _request: Request) -> Response:
         """GET /cluster/state."""
         return answer({"nodes": await self._face.cluster_state()})
+
+    async def witness(self, _request: Request) -> Response:
+        """GET /witness."""
+        return answer(await self._face.witness_info())
+
+    async def witness_add(self, request: Request) -> Response:
+        """PUT /witness/clusters/NAME."""
+        cluster, body = str(request.path_params["cluster"]), await _body(request)
+        key, nodes = body.optional_bytes("key"), body.texts("nodes")
+        port, addr = body.optional_whole("port", 1, 65535), body.optional_text("addr")
+        check, replace_key = body.flag("check"), body.flag("replace_key")
+        body.finish()
+        if key is None:
+            raise invalid("body: key is missing, expected the key of the cluster in base64")
+        work = self._face.witness_add(cluster, key, nodes, port, addr, check, replace_key)
+        if not check:
+            work = self._command(request, "witness serve", None, f"{cluster} {' '.join(nodes)}", work)
+        return answer({"changed": await work})
+
+    async def witness_remove(self, request: Request) -> Response:
+        """DELETE /witness/clusters/NAME."""
+        cluster = str(request.path_params["cluster"])
+        work = self._command(request, "witness forget", None, cluster, self._face.witness_remove(cluster))
+        return answer({"changed": await work})
 
     async def modules(self, _request: Request) -> Response:
         """GET /modules."""

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from safekit.api.replicated import ReplicationFace
+from safekit.api.witness import WitnessFace
 from safekit.store.entries import Change, LogEntry, ResourceValue
 
 Action = Literal["start", "stop", "restart", "stopstart", "forcestop", "swap", "prim", "primforce", "second"]
@@ -49,6 +50,9 @@ ERRORS: Mapping[str, tuple[int, str]] = {
     "action.refused": (409, "The module cannot do this in its present state; the message says what stands in the way."),
     "resource.unknown": (404, "The module has no resource of this name."),
     "wait.timeout": (408, "The awaited state was not reached in time; `state` says where the module is."),
+    "witness.other_key": (409, "The witness serves a cluster of this name with another key."),
+    "witness.port": (409, "The node cannot listen on the port of the witness: the message says why."),
+    "witness.unreadable": (409, "What the node serves as a witness cannot be read, and is not made anew."),
     "node.stopping": (503, "safekitd is stopping."),
     "internal": (500, "A defect: the journal of safekitd.service has the details."),
 }
@@ -255,7 +259,7 @@ class ActionAccepted:
     accepted: bool = field(default=True, init=False)
 
 
-class NodeFace(ReplicationFace, Protocol):
+class NodeFace(ReplicationFace, WitnessFace, Protocol):
     """One node, as the API sees it.
 
     `am` is always a module's name; `check=True` says what would be done and does nothing.

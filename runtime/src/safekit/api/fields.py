@@ -65,6 +65,13 @@ class Fields:
             raise self._wrong(name, value, "a string")
         return value
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of strings, which must be there."""
+        value = self._take(name)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self._wrong(name, value, "a list of strings")
+        return tuple(value)
+
     def choice(self, name: str, choices: Sequence[Choice]) -> Choice:
         """One of a few words, which must be there."""
         value = self.optional_choice(name, choices)

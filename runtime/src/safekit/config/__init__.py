@@ -6,7 +6,7 @@ file gives the same value on every node. The way through: `document` (bytes to t
 yet). Packages are a door of their own: `safekit.config.package`.
 """
 
-from safekit.config.cluster import Cluster, Lan, Node, load_cluster
+from safekit.config.cluster import Cluster, Lan, Node, Witness, load_cluster
 from safekit.config.errors import ConfigError, ConfigWarning
 from safekit.config.model import (
     Check,
@@ -26,6 +26,7 @@ from safekit.config.model import (
     NotReplicated,
     PingCheck,
     Proc,
+    Quorum,
     Replicated,
     Rfs,
     Rule,
@@ -41,7 +42,7 @@ from safekit.config.model import (
     VirtualAddr,
     VirtualHostname,
 )
-from safekit.config.placement import Ports, check_module, module_nodes, nodes_asked, ports
+from safekit.config.placement import Ports, check_module, module_nodes, nodes_asked, ports, quorum_of
 from safekit.config.rules import failover_rules
 from safekit.config.userconfig import load_userconfig, safeconf, unsupported
 from safekit.config.values import Address
@@ -71,6 +72,7 @@ __all__ = [
     "PingCheck",
     "Ports",
     "Proc",
+    "Quorum",
     "Replicated",
     "Rfs",
     "Rule",
@@ -85,6 +87,7 @@ __all__ = [
     "VipInterface",
     "VirtualAddr",
     "VirtualHostname",
+    "Witness",
     "check_module",
     "failover_rules",
     "load_cluster",
@@ -92,6 +95,7 @@ __all__ = [
     "module_nodes",
     "nodes_asked",
     "ports",
+    "quorum_of",
     "safeconf",
     "unsupported",
 ]

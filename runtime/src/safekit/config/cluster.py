@@ -42,6 +42,17 @@ class Lan:
 
 
 @dataclass(frozen=True, slots=True)
+class Witness:
+    """The third place that remembers who may serve. `cluster` is the name of this cluster there: it may serve many."""
+
+    name: str
+    addr: Address
+    port: int
+    cluster: str
+    line: int = field(default=0, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """The nodes that share one `cluster.xml`. `signature` identifies its meaning: layout and comments do not count."""
 
@@ -51,6 +62,7 @@ class Cluster:
     mlost_count: int
     slost_count: int
     signature: str
+    witness: Witness | None = None
     file: str = field(default="", compare=False)
     warnings: tuple[ConfigWarning, ...] = field(default=(), compare=False)
 
@@ -75,7 +87,7 @@ def load_cluster(content: str | bytes, file: str = "cluster.xml") -> Cluster:
     """Reads a `cluster.xml`. `file` is the name that messages show. Raises `ConfigError`."""
     problems = Problems(file)
     source = document.read(content, cluster_grammar(), problems, environment=None)
-    (lans,) = source.root.children
+    lans, witness = source.root.children[0], source.root.first("witness")
     cluster = Cluster(
         lans=tuple(_lan(lan) for lan in lans.children),
         port=lans.values["port"],
@@ -83,6 +95,7 @@ def load_cluster(content: str | bytes, file: str = "cluster.xml") -> Cluster:
         mlost_count=lans.values["mlost_count"],
         slost_count=lans.values["slost_count"],
         signature=xml_signature(source.tree),
+        witness=Witness(**witness.values, line=witness.line) if witness else None,
         file=file,
         warnings=tuple(problems.warnings),
     )

@@ -19,6 +19,8 @@ from safekit.config.values import Address
 
 Mode = Literal["mirror", "farm", "light"]
 When = Literal["pre", "prim", "second", "both"]
+Quorum = Literal["witness", "fence", "manual", "ping", "none"]
+"""Who decides when the nodes of a mirror no longer hear each other."""
 Action = Literal["wait", "stop", "stopstart", "restart", "noaction"]
 
 
@@ -398,6 +400,7 @@ class Service:
     maxloop: int
     loop_interval: timedelta
     automatic_reboot: bool
+    quorum: Quorum | None
     heart: Heart | None
     farm: Farm | None
     vip: Vip | None

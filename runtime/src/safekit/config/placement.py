@@ -13,7 +13,7 @@ from safekit.config.checks_rfs import overlap
 from safekit.config.cluster import Cluster
 from safekit.config.errors import ConfigError, Problems
 from safekit.config.grammar import one_of
-from safekit.config.model import ModuleCheck, UserConfig
+from safekit.config.model import ModuleCheck, Quorum, UserConfig
 from safekit.config.values import Address
 
 CONSOLE_PORTS = (9001, 9010, 9453)
@@ -85,6 +85,7 @@ def check_module(
     _check_addresses(userconfig, cluster, others, problems)
     _check_directories(userconfig, others, problems)
     _check_needed_modules(userconfig, cluster, others, problems)
+    _check_witness(userconfig, cluster, problems)
     beside = {name: (others[name], module) for name, module in (ids or {}).items() if name in others}
     _check_ports(userconfig, cluster, module_id, beside, problems)
     problems.settle()
@@ -97,6 +98,11 @@ def module_nodes(userconfig: UserConfig, cluster: Cluster) -> tuple[str, ...]:
         return cluster.node_names
     members = {name for lan in cluster.lans if lan.name in lans for name in lan.node_names}
     return tuple(name for name in cluster.node_names if name in members)
+
+
+def quorum_of(userconfig: UserConfig, cluster: Cluster) -> Quorum:
+    """Who decides for this mirror when its nodes no longer hear each other: a witness as soon as there is one."""
+    return userconfig.service.quorum or ("witness" if cluster.witness else "none")
 
 
 def nodes_asked(check: ModuleCheck, cluster: Cluster, node_name: str) -> tuple[str, ...]:
@@ -113,6 +119,32 @@ def _is_this_machine(address: Address) -> bool:
 def _nodes_at(address: Address, cluster: Cluster) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(node.name for lan in cluster.lans for node in lan.nodes if address in (node.addr, node.laddr))
+    )
+
+
+def _check_witness(userconfig: UserConfig, cluster: Cluster, problems: Problems) -> None:
+    """A mirror that is decided by a witness has one, and it is a third place."""
+    service, witness = userconfig.service, cluster.witness
+    if service.mode != "mirror" or quorum_of(userconfig, cluster) != "witness":
+        return
+    if witness is None:
+        reason, expected = "the cluster has no witness", 'a <witness> in cluster.xml, or quorum="none"'
+    else:
+        beside = set(_nodes_at(witness.addr, cluster)) & set(module_nodes(userconfig, cluster))
+        if not beside:
+            return
+        reason = (
+            f"the witness {witness.name} is the node {min(beside)} of this module: it would be lost together with it"
+        )
+        expected = 'a witness that is no node of this module, or quorum="none"'
+    problems.error(
+        "config.reference",
+        reason,
+        line=service.line,
+        element="service",
+        attribute="quorum",
+        value=service.quorum,
+        expected=expected,
     )
 
 

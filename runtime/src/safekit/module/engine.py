@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from safekit.automaton.codec import UnreadableState, decode, encode
 from safekit.automaton.failover import Verdict
@@ -51,6 +51,9 @@ from safekit.store.entries import Change
 from safekit.store.module_log import ModuleLog
 from safekit.store.resources import Resources
 
+if TYPE_CHECKING:  # what it brings along is loaded only where there is a witness
+    from safekit.witness.client import WitnessClient
+
 S = TypeVar("S", MirrorState, FarmState)
 
 FORMAT = 1
@@ -80,6 +83,8 @@ class Surroundings:
     scripts: ScriptRunner
     changed: Callable[[], None]
     look: Callable[[str], Iterable[Sighting]]
+    witness: WitnessClient | None = None
+    """Asks the witness of the cluster; None when there is none."""
 
 
 class Module(ABC, Generic[S]):

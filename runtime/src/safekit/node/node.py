@@ -38,6 +38,7 @@ from safekit.api.face import (
     WatchedProcess,
 )
 from safekit.api.replicated import Comparison, ComparisonKind, SyncPolicy
+from safekit.api.witness import WitnessInfo
 from safekit.automaton.vocabulary import Action as Verb
 from safekit.automaton.vocabulary import Command, Role
 from safekit.checkers import Sighting
@@ -52,6 +53,7 @@ from safekit.node import checks, replicated
 from safekit.node.cluster import AppliedCluster, ClusterFiles, ClusterMembership, new_key
 from safekit.node.report import state_info
 from safekit.node.trees import ModuleTrees
+from safekit.node.witnessing import Witnessing
 from safekit.paths import Paths
 from safekit.scripts import Outcome, ScriptCall, ScriptRunner
 from safekit.store import dates
@@ -78,6 +80,7 @@ class Node:
         self._scripts = ScriptRunner(paths, started=self._script_started)
         self._pulse = Pulse(paths.pulse_socket, on_event=self._hear)
         self._cluster = ClusterMembership(self._pulse, self._say)
+        self._witnessing = Witnessing(paths, self._say)
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -89,9 +92,11 @@ class Node:
             folder.mkdir(parents=True, exist_ok=True)
         await self.commands.open()
         await self._pulse.connect(PULSE_WAIT)
+        await self._witnessing.open()
         self._applied = self._files.read()
         if self._applied is None:
             return
+        await self._witnessing.join(self._applied)
         for name in self._trees.ids():
             await self._open_configured(name)
         await self._pulse.keep_channels({"cluster", *(module.channel for module in self._modules.values())})
@@ -121,6 +126,7 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for module in self._modules.values():
             await module.close()
+        await self._witnessing.close()
         await self._pulse.close()
         await self.commands.close()
 
@@ -154,6 +160,7 @@ class Node:
             scripts=self._scripts,
             changed=self._changed,
             look=self._sightings,
+            witness=self._witnessing.client,
         )
         module: AnyModule
         module = MirrorModule(surroundings) if config.service.mode == "mirror" else FarmModule(surroundings)
@@ -286,6 +293,7 @@ class Node:
         self._applied = self._files.read()
         assert self._applied is not None
         await self._cluster.join(self._applied)
+        await self._witnessing.join(self._applied)
         for name, module in list(self._modules.items()):
             config = module.around.config
             await self._close_module(name)
@@ -318,6 +326,7 @@ class Node:
         for name in list(self._modules):
             await self._close_module(name)
         await self._cluster.leave()
+        await self._witnessing.leave()
         self._files.remove()
         self._applied = None
         return True
@@ -343,6 +352,27 @@ class Node:
                 "cluster.not_configured", "this node belongs to no cluster yet: `safekit cluster config FILE`"
             )
         return self._applied
+
+    async def witness_info(self) -> WitnessInfo:
+        """What this node serves as a witness."""
+        return await self._witnessing.info()
+
+    async def witness_add(
+        self,
+        cluster: str,
+        key: bytes,
+        nodes: tuple[str, ...],
+        port: int | None,
+        addr: str | None,
+        check: bool,
+        replace_key: bool,
+    ) -> bool:
+        """Serve a cluster as a witness."""
+        return await self._witnessing.add(cluster, key, nodes, port, addr, check=check, replace_key=replace_key)
+
+    async def witness_remove(self, cluster: str) -> bool:
+        """Serve a cluster no longer, and forget its registers."""
+        return await self._witnessing.remove(cluster)
 
     # --- modules: installation and configuration ---
 

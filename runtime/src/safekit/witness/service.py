@@ -84,6 +84,7 @@ class Witness:
         self._socket: socket.socket | None = None
         self._claims: asyncio.Queue[tuple[_Served, Request, str, Source]] = asyncio.Queue(_WAITING)
         self._worker: asyncio.Task[None] | None = None
+        self._deciding = asyncio.Lock()
         self._troubles: dict[tuple[str, str], str] = {}
         self.answered = 0
         self.dropped: Counter[str] = Counter()
@@ -92,7 +93,9 @@ class Witness:
     # --- what is served ---
 
     async def apply(self, serving: Serving) -> None:
-        """Serve these clusters from now on. Raises OSError when the port cannot be had; then nothing changes."""
+        """Serve these clusters from now on: no register of another changes after this. Raises OSError when the port cannot be
+        had; then nothing changes.
+        """
         if self._socket is None:
             self._listen(serving)
         elif (serving.port, serving.addr) != (self._serving.port, self._serving.addr):
@@ -108,6 +111,8 @@ class Witness:
         self._serving = serving
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
+        async with self._deciding:
+            return
 
     async def close(self) -> None:
         """Answer nothing more."""
@@ -225,11 +230,12 @@ class Witness:
         while True:
             served, request, node, source = await self._claims.get()
             asker = (node, request.module)
-            serves = self._served.get(served.tag) is served
-            if serves and served.newest.get(asker) == (request.boot, request.number):
-                self._answer(served, await self._reply(served, request), source)
-            else:
-                self.dropped["withdrawn"] += 1
+            async with self._deciding:
+                serves = self._served.get(served.tag) is served
+                if serves and served.newest.get(asker) == (request.boot, request.number):
+                    self._answer(served, await self._reply(served, request), source)
+                else:
+                    self.dropped["withdrawn"] += 1
             if served.waiting.get(asker) == request.number:
                 del served.waiting[asker]
 

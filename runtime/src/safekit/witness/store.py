@@ -8,6 +8,7 @@ witness that forgets must say so.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ class RegisterStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._durable: dict[tuple[str, str], Register] = {}
+        self._disk = threading.RLock()
+        """Who reads a register may write it: one at a time."""
 
     def known(self, cluster: str, module: str) -> Register | None:
         """What `read` or `write` returned last, without the disk; None if neither did."""
@@ -37,32 +40,34 @@ class RegisterStore:
 
     def read(self, cluster: str, module: str) -> Register | None:
         """The register, None if it was never made. Raises RegisterUnavailable."""
-        present = self.known(cluster, module)
-        if present is not None:
-            return present
-        path = self._path(cluster, module)
-        try:
-            value = read_json(path)
-        except (UnreadableFile, OSError) as error:
-            raise RegisterUnavailable(f"the register cannot be read: {error}") from error
-        if value is None and not path.exists():
-            return None
-        register = _decode(path, value)
-        self.write(cluster, module, register)
-        return register
+        with self._disk:
+            present = self.known(cluster, module)
+            if present is not None:
+                return present
+            path = self._path(cluster, module)
+            try:
+                value = read_json(path)
+            except (UnreadableFile, OSError) as error:
+                raise RegisterUnavailable(f"the register cannot be read: {error}") from error
+            if value is None and not path.exists():
+                return None
+            register = _decode(path, value)
+            self.write(cluster, module, register)
+            return register
 
     def write(self, cluster: str, module: str, register: Register) -> None:
         """Replace the register. Raises RegisterUnavailable: then it is what it was, or `register`, and neither is told."""
-        self._durable.pop((cluster, module), None)
-        path = self._path(cluster, module)
-        value = {"format": FORMAT, **asdict(register), "holders": sorted(register.holders)}
-        try:
-            if not path.exists():
-                self._make_room(path)
-            write_json(path, value, durable=True, reserve=True)
-        except OSError as error:
-            raise RegisterUnavailable(f"the register cannot be written: {path}: {error.strerror}") from error
-        self._durable[cluster, module] = register
+        with self._disk:
+            self._durable.pop((cluster, module), None)
+            path = self._path(cluster, module)
+            value = {"format": FORMAT, **asdict(register), "holders": sorted(register.holders)}
+            try:
+                if not path.exists():
+                    self._make_room(path)
+                write_json(path, value, durable=True, reserve=True)
+            except OSError as error:
+                raise RegisterUnavailable(f"the register cannot be written: {path}: {error.strerror}") from error
+            self._durable[cluster, module] = register
 
     def registers(self, cluster: str) -> tuple[str, ...]:
         """The modules of a cluster that have a register."""
@@ -70,14 +75,15 @@ class RegisterStore:
 
     def forget(self, cluster: str) -> None:
         """Remove the registers of a cluster that is no longer served."""
-        folder = self._folder / cluster
-        for key in [key for key in self._durable if key[0] == cluster]:
-            del self._durable[key]
-        if folder.is_dir():
-            for path in folder.iterdir():
-                path.unlink()
-            folder.rmdir()
-            sync_folder(self._folder)
+        with self._disk:
+            folder = self._folder / cluster
+            for key in [key for key in self._durable if key[0] == cluster]:
+                del self._durable[key]
+            if folder.is_dir():
+                for path in folder.iterdir():
+                    path.unlink()
+                folder.rmdir()
+                sync_folder(self._folder)
 
     def _path(self, cluster: str, module: str) -> Path:
         return self._folder / cluster / f"{module}.json"

@@ -112,7 +112,8 @@ _LAN = Element("lan", _text("name") + _switch("command") + _OBSOLETE, (_many(_NO
 _LANS = Element(
     "lans", _number("port") + _time("pulse") + _number("mlost_count", "slost_count") + _OBSOLETE, (_many(_LAN),)
 )
-CLUSTER = Element("cluster", (), (_one(_LANS),))
+_WITNESS = Element("witness", _text("name", "addr") + _number("port") + _text("cluster"))
+CLUSTER = Element("cluster", (), (_one(_LANS), _one(_WITNESS)))
 
 # userconfig.xml (spec §3)
 
@@ -245,7 +246,8 @@ _SERVICE = Element(
     + _text("defaultprim")
     + _number("maxloop")
     + _time("loop_interval")
-    + _switch("automatic_reboot"),
+    + _switch("automatic_reboot")
+    + _word("quorum", "witness", "fence", "manual", "ping", "none"),
     (
         _one(_HEART),
         _one(_FARM),
