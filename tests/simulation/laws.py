@@ -8,6 +8,15 @@ What policy `none` can promise, and what is checked here:
 * In a calm world (no network fault, no machine that stands still, no administrator who forces) there is one history:
   every acknowledged write, mirrored or alone, is on the next primary unless the machine that held it lost it with its
   power; and the application never runs twice.
+
+Policy `witness` promises more, in every weather, unless an administrator forces:
+
+* At no time two nodes may answer a write without their peer.
+* There is one history: every acknowledged write is on the next primary, unless the only machine that had it, or both,
+  lost their memory since.
+* The epoch of the register in a record never goes back.
+
+Policy `manual` promises the same history.
 """
 
 from __future__ import annotations
@@ -17,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from safekit.automaton import data
 from safekit.automaton.data import DataRecord, Holder
-from safekit.automaton.mirror import MirrorState
+from safekit.automaton.mirror import MirrorState, Policy
 from safekit.automaton.vocabulary import Readiness, Role, Wish
 
 if TYPE_CHECKING:
@@ -49,6 +58,13 @@ class Laws:
         self.generations: dict[str, tuple[str, int]] = {}
         self._steps: dict[str, tuple[int, int]] = {}
 
+    def hold(self) -> None:
+        """What must hold between any two things that happen."""
+        if self.world.policy is Policy.NONE or self.world.forced:
+            return
+        if all(node.plane.free for node in self.world.nodes.values()):
+            self.broken("two nodes may answer writes without each other")
+
     def broken(self, sentence: str) -> None:
         """Stop here."""
         raise Broken(f"{sentence}\n{self.world.story()}")
@@ -62,6 +78,8 @@ class Laws:
     def acknowledged(self, write: int, node: str, mirrored: bool, fsync: bool) -> None:
         """The application heard that its write is done."""
         boots = self._begun.pop(write, {})
+        if self.world.policy is not Policy.NONE:
+            mirrored &= all(n.record_on_disk.holder is Holder.BOTH for n in self.world.nodes.values())
         nodes = self.world.nodes.values() if mirrored else ()
         without = frozenset(n.name for n in nodes if write not in n.copy.memory or n.boots != boots.get(n.name))
         self.acked[write] = Write(mirrored, fsync, node, without)
@@ -74,7 +92,8 @@ class Laws:
 
     def _must_survive(self, write: Write) -> bool:
         if not write.mirrored:
-            return not self.world.stormy and not self.world.forced and write.node not in write.lost_by
+            stormy = self.world.stormy and self.world.policy is Policy.NONE
+            return not stormy and not self.world.forced and write.node not in write.lost_by
         return write.fsync or len(write.lost_by) < 2
 
     def serves(self, node: Node) -> None:
@@ -107,6 +126,8 @@ class Laws:
         before = node.record_on_disk
         if record.epoch < before.epoch:
             self.broken(f"the epoch of {node.name} goes back from {before.epoch} to {record.epoch}")
+        if record.granted < before.granted:
+            self.broken(f"the register's epoch of {node.name} goes back from {before.granted} to {record.granted}")
         if record.holder is Holder.ME and record.generation != before.generation:
             owner = (node.name, node.state.serial)
             if self.generations.setdefault(record.generation, owner) != owner:
@@ -123,7 +144,8 @@ class Laws:
 
     def script_blocked(self, node: Node) -> None:
         """A stop script waited for a held write until its time limit."""
-        self.broken(f"the stop script of {node.name} waits for a write that nobody answers")
+        if node.state.asked is None:  # else the node is blocked: peer and witness are silent
+            self.broken(f"the stop script of {node.name} waits for a write that nobody answers")
 
     def moved(self, node: Node, before: MirrorState) -> None:
         """The automaton took a step."""
@@ -142,12 +164,18 @@ class Laws:
         record = state.record
         if not record.consistent or node.copy.partial or not record.generation:
             self.broken(f"{node.name} starts by itself on inconsistent or never synchronised data")
-        if not state.peer.alive and not data.may_start_alone(record):
+        named = state.policy is Policy.WITNESS and state.grant > record.granted
+        if not state.peer.alive and not data.may_start_alone(record) and not named:
             self.broken(f"{node.name} starts by itself though its record says {record.holder}")
 
     def _ready(self, node: Node) -> None:
         if self.world.replicated and node.record_on_disk.holder is not Holder.BOTH:
             self.broken(f"{node.name} is SECOND Ready and its record says {node.record_on_disk.holder}")
+        if self.world.policy is Policy.WITNESS and not self.world.forced:
+            register, granted = self.world.witness.disk, node.record_on_disk.granted
+            at_it = register is not None and register.epoch == granted  # else the primary went on since
+            if granted == 0 or (register is not None and at_it and node.name not in register.holders):
+                self.broken(f"{node.name} is SECOND Ready and the register does not name it")
 
     def _no_spin(self, node: Node) -> None:
         second = int(self.world.clock.now)

@@ -1,5 +1,5 @@
-"""What can be cut, delayed, lost and doubled between the two nodes: heartbeats (datagrams) and the replication stream
-(TCP)."""
+"""What can be cut, delayed, lost and doubled between the nodes: heartbeats and claims (datagrams), and the replication
+stream (TCP)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tests.simulation.clock import Clock
 
-BEATS, DATA = "beats", "data"
+BEATS, DATA, WITNESS = "beats", "data", "witness"
 
 
 @dataclass

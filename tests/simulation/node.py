@@ -29,6 +29,7 @@ from safekit.automaton.mirror import (
 )
 from safekit.automaton.vocabulary import (
     Action,
+    Ask,
     Checkers,
     Command,
     Connect,
@@ -52,9 +53,11 @@ from safekit.automaton.vocabulary import (
     StepFailed,
     Vip,
     Wish,
+    Withdraw,
 )
 from tests.simulation.plane import Copy, Plane, Refused
 from tests.simulation.pulse import Pulse
+from tests.simulation.witness import Claimant
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -95,6 +98,7 @@ class Node:
         """What a `<service>` says beside its defaults: `failover`, `defaultprim`."""
         self.plane = Plane(self, self.copy)
         self.pulse = Pulse(self)
+        self.claimant = Claimant(self)
         self.state = self._fresh()
 
     @property
@@ -105,7 +109,7 @@ class Node:
     def _fresh(self) -> MirrorState:
         nonce = f"{self.name}{self.boots}"
         known = (self.name, self.peer_name, nonce, self.world.replicated)
-        return MirrorState(*known, record=self.record_on_disk, **self.configuration)
+        return MirrorState(*known, record=self.record_on_disk, policy=self.world.policy, **self.configuration)
 
     # --- events in, effects out ---------------------------------------------------------------------------------------
 
@@ -146,9 +150,23 @@ class Node:
             case Perform():
                 self._perform(effect)
             case Connect():
-                self._later(0.05, self._connect)
+                self.later(0.05, self._connect)
+            case Ask():
+                self.later(self.world.step_duration(), lambda: self._ask(effect))
+            case Withdraw():
+                self.claimant.withdraw()
 
-    def _later(self, delay: float, what: Callable[[], None]) -> None:
+    def _ask(self, asked: Ask) -> None:
+        """Who asks has everything on its disk first."""
+        if self.state.asked == asked:
+            self.copy.sync()
+            self.claimant.ask(asked)
+
+    def when_awake(self, what: Callable[[], None]) -> None:
+        """Something that a machine which stands still finds when it goes on."""
+        self._waiting.append(what)
+
+    def later(self, delay: float, what: Callable[[], None]) -> None:
         """Something that the daemon does in `delay` seconds, if this same daemon still lives then."""
         life = self.life
         self.clock.after(delay, lambda: self._if_alive(life, what))
@@ -166,14 +184,14 @@ class Node:
             self.plane.connect()
         except Refused as why:
             reason = str(why)
-            self._later(RETRY_S, lambda: self.tell(DataSaid(DataPhase.ALONE, reason)))
+            self.later(RETRY_S, lambda: self.tell(DataSaid(DataPhase.ALONE, reason)))
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def _perform(self, perform: Perform) -> None:
         serial, delay = perform.serial, self.world.step_duration()
         if isinstance(perform.step, DATA_STEPS) and not self.world.replicated:
-            self._later(delay, lambda: self.tell(StepDone(serial)))
+            self.later(delay, lambda: self.tell(StepDone(serial)))
             return
         match perform.step:
             case Script():
@@ -181,14 +199,14 @@ class Node:
             case Record(kind):
                 self._begin_record(kind, serial, delay)
             case Pair():
-                self._later(delay, lambda: self._pair(serial, self.clock.now + PAIRING_S))
+                self.later(delay, lambda: self._pair(serial, self.clock.now + PAIRING_S))
             case Publish():
                 record = self.state.record
-                self._later(delay, lambda: self.plane.publish(record, self._answer(serial)))
+                self.later(delay, lambda: self.plane.publish(record, self._answer(serial)))
             case DataHandover():
-                self._later(delay, lambda: self.plane.handover(self._answer(serial)))
+                self.later(delay, lambda: self.plane.handover(self._answer(serial)))
             case _:
-                self._later(delay, lambda: self._do(perform))
+                self.later(delay, lambda: self._do(perform))
 
     def _answer(self, serial: int) -> Callable[[str], None]:
         life = self.life
@@ -238,9 +256,9 @@ class Node:
                 self.copy.sync()
             self._write(record)
             self.order.append(f"record {kind}")
-            self._later(delay / 2, lambda: self.tell(Recorded(serial, record)))
+            self.later(delay / 2, lambda: self.tell(Recorded(serial, record)))
 
-        self._later(delay / 2, write)
+        self.later(delay / 2, write)
 
     def _write(self, record: DataRecord) -> None:
         self.world.laws.recorded(self, record)
@@ -257,7 +275,7 @@ class Node:
                     self.plane.connect()
                 except Refused:
                     pass
-            self._later(0.2, lambda: self._pair(serial, until))
+            self.later(0.2, lambda: self._pair(serial, until))
 
     # --- scripts ------------------------------------------------------------------------------------------------------
 
@@ -301,7 +319,7 @@ class Node:
             failed = self._script is not None and self.world.script_fails(self._script[2])
             self.tell(StepFailed(serial, "exit code 1") if failed else StepDone(serial))
             return
-        self._later(max(self._script[1] - self.clock.now, 0.05), lambda: self._await_script(serial))
+        self.later(max(self._script[1] - self.clock.now, 0.05), lambda: self._await_script(serial))
 
     def _write_now_and_then(self, boot: int) -> None:
         if boot != self.boots or not self.running or self.world.ended:
@@ -337,6 +355,7 @@ class Node:
         assert isinstance(state, MirrorState)
         assert state == self.state, "the codec changed the state"
         self.state = state
+        self.claimant = Claimant(self)
         self.tell(self.pulse.view)
         if self.world.replicated and state.data is not DataPhase.OFF:
             found = self.plane.status()
@@ -378,6 +397,7 @@ class Node:
         self.world.note(self.name, f"boot, record {self.record_on_disk.generation} {self.record_on_disk.holder}")
         self.up = self.daemon = True
         self.pulse.word, self.version = PeerView(), self.boots * 100_000
+        self.claimant = Claimant(self)
         self.state = self._fresh()
         self.trace.append("boot")
         if self.copy.partial and self.state.record.consistent:

@@ -120,6 +120,11 @@ class Plane:
         self._publishing: Callable[[str], None] | None = None
         self._handing_over: Callable[[str], None] | None = None
 
+    @property
+    def free(self) -> bool:
+        """Whether it would answer a write without its peer."""
+        return self.mode == "primary" and self.phase in ("alone", "resync")
+
     # --- what the controller asks -------------------------------------------------------------------------------------
 
     def primary(self) -> None:

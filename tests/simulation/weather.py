@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from safekit.automaton.mirror import refusal
+from safekit.automaton.mirror import Policy, refusal
 from safekit.automaton.vocabulary import Action, Command, Held, Readiness, Role, Wish
-from tests.simulation.network import BEATS, DATA
+from tests.simulation.network import BEATS, DATA, WITNESS
 from tests.simulation.node import Node
 from tests.simulation.world import World
 
@@ -52,6 +52,8 @@ class Weather:
         ]
         if not self.calm:
             happenings += [self.crash, self.cut, self.cut, self.cut, self.pause, self.force, self.lose_datagrams]
+        if self.world.policy is Policy.WITNESS:
+            happenings += [self.lose_witness, self.cut_witness]
         return self.clock.random.choice(happenings)
 
     def _node(self) -> Node:
@@ -113,6 +115,21 @@ class Weather:
                 if node.plane.stream is not None and node.plane.mode == "primary":
                     node.plane.stream.watch_cut()
         clock.after(clock.between(0.5, 20), lambda: self._mend(cuts))
+
+    def lose_witness(self) -> None:
+        """The witness loses its power for a while."""
+        self.world.witness.crash()
+        self.clock.after(self.clock.between(0.5, 30), self.world.witness.boot)
+
+    def cut_witness(self) -> None:
+        """A node and the witness do not hear each other, or one does not hear the other."""
+        node, clock = self._node().name, self.clock
+        cuts = {(WITNESS, clock.random.choice((node, f"{node}>{node}", f"witness>{node}")))}
+        if clock.chance(0.3):
+            cuts = {(WITNESS, "n1"), (WITNESS, "n2")}
+        self.world.note("world", f"cut {sorted(cuts)}")
+        self.world.network.cuts |= cuts
+        clock.after(clock.between(0.5, 30), lambda: self._mend(cuts))
 
     def _mend(self, cuts: set[tuple[str, str]]) -> None:
         self.world.note("world", f"mended {sorted(cuts)}")
@@ -199,9 +216,9 @@ class Weather:
         self.world.until(lambda: node.state.role is Role.STOP and node.state.wish is Wish.STOPPED, 60)
 
 
-def live(seed: int) -> World:
+def live(seed: int, policy: Policy = Policy.NONE) -> World:
     """One whole life of a pair from one seed."""
-    world = World(seed)
+    world = World(seed, policy=policy)
     random = world.clock.random
     world.network.delay_s = random.choice((0.01, 0.05, 0.3))
     world.timeout_s = random.choice((2.5, 3.0, 5.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from safekit.automaton.mirror import Policy
 from safekit.automaton.vocabulary import (
     Action,
     Command,
@@ -19,6 +20,7 @@ from tests.simulation.clock import Clock
 from tests.simulation.laws import Laws
 from tests.simulation.network import Network
 from tests.simulation.node import Node
+from tests.simulation.witness import Witness
 
 R = Readiness.READY
 
@@ -26,8 +28,10 @@ R = Readiness.READY
 class World:
     """`stormy` once the network failed or a machine stood still, `forced` once an administrator overruled the records."""
 
-    def __init__(self, seed: int = 0, *, replicated: bool = True, writes: bool = True) -> None:
-        self.seed = seed
+    def __init__(
+        self, seed: int = 0, *, replicated: bool = True, writes: bool = True, policy: Policy = Policy.NONE
+    ) -> None:
+        self.seed, self.policy = seed, policy
         self.clock = Clock(seed)
         self.network = Network(self.clock)
         self.replicated, self.writes = replicated, writes
@@ -41,6 +45,7 @@ class World:
         self.laws = Laws(self)
         self.nodes = {"n1": Node(self, "n1", "n2"), "n2": Node(self, "n2", "n1")}
         self.n1, self.n2 = self.nodes["n1"], self.nodes["n2"]
+        self.witness = Witness(self)
 
     # --- chance -------------------------------------------------------------------------------------------------------
 
@@ -77,7 +82,8 @@ class World:
             f"{node.name} at the end: {node.state}, plane {node.plane.mode} {node.plane.phase}"
             for node in self.nodes.values()
         )
-        return "\n".join((f"seed {self.seed}", *self._story, *ends))
+        register = () if self.policy is Policy.NONE else (f"the register at the end: {self.witness.disk}",)
+        return "\n".join((f"seed {self.seed} policy {self.policy}", *self._story, *ends, *register))
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -85,7 +91,7 @@ class World:
         """Let this much time pass."""
         until = self.clock.now + seconds
         while self.clock.next(until):
-            pass
+            self.laws.hold()
 
     def until(self, reached: Callable[[], bool], within: float) -> bool:
         """Let time pass until it is so; False when it is not within so many seconds."""
@@ -93,6 +99,7 @@ class World:
         while not reached():
             if not self.clock.next(until):
                 return reached()
+            self.laws.hold()
         return True
 
     def states(self) -> str:
@@ -106,6 +113,7 @@ class World:
         self.network.cuts.clear()
         self.network.loss = self.network.doubled = 0.0
         self.script_failures = self.step_failures = 0.0
+        self.witness.boot()
         self.note("world", "healed")
         for node in self.nodes.values():
             node.wake()

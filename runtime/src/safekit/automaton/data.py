@@ -67,6 +67,8 @@ class DataRecord:
     role: Role = Role.STOP
     clean: bool = True
     consistent: bool = True
+    granted: int = 0
+    """The epoch of the witness's register that this record stands on; 0 without a witness."""
 
     @property
     def uptodate(self) -> bool:
@@ -114,6 +116,7 @@ def alone(record: DataRecord, node: str, nonce: str, peer_epoch: int, role: Role
         role=role,
         clean=False,
         consistent=True,
+        granted=record.granted,
     )
 
 
@@ -153,7 +156,12 @@ def left(record: DataRecord, role: Role, handed_over: bool) -> DataRecord:
 def yielded(record: DataRecord) -> DataRecord:
     """The record of a node that gives up its own history: a complete copy must follow."""
     return DataRecord(
-        epoch=record.epoch, holder=Holder.PEER, role=Role.SECOND, clean=True, consistent=record.consistent
+        epoch=record.epoch,
+        holder=Holder.PEER,
+        role=Role.SECOND,
+        clean=True,
+        consistent=record.consistent,
+        granted=record.granted,
     )
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from safekit.automaton.register import Ground
+
 
 class Role(StrEnum):
     """The major states of spec §4.1 and §5.1."""
@@ -219,7 +221,26 @@ class Connect:
     clean: bool
 
 
-Effect = Perform | Say | Entered | Connect
+@dataclass(frozen=True)
+class Ask:
+    """Effect: make durable what this node has, then claim `(epoch, holders) -> wanted` of the witness until it answers.
+
+    Answered by `Answered` with this `number`; meanwhile by `Silent`. A newer one takes the place of the one before.
+    """
+
+    number: int
+    epoch: int
+    holders: tuple[str, ...]
+    wanted: tuple[str, ...]
+    ground: Ground = Ground.HOLDER
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    """Effect: no claim is wanted any more; an answer that still comes does not count."""
+
+
+Effect = Perform | Say | Entered | Connect | Ask | Withdraw
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 from safekit.automaton import data
 from safekit.automaton.data import Decision, Holder
+from safekit.automaton.mirror import claims
 from safekit.automaton.mirror.plans import PLANS
-from safekit.automaton.mirror.values import DataPhase, MirrorState, PeerView
+from safekit.automaton.mirror.values import DataPhase, MirrorState, PeerView, Policy
+from safekit.automaton.register import Ground
 from safekit.automaton.vocabulary import Connect, Effect, Entered, Readiness, Role, Say, Wish
 
 T, R, NR = Readiness.TRANSIENT, Readiness.READY, Readiness.NOT_READY
@@ -30,8 +32,22 @@ def said_by(peer: PeerView) -> str:
 
 
 def _go(state: MirrorState, row: str, reason: str, **changes: object) -> tuple[MirrorState, tuple[Effect, ...]]:
-    """Begin a row, for a reason."""
-    return replace(state, plan=PLANS[row], row=row, reason=reason, **changes), ()  # type: ignore[arg-type]
+    """Begin a row, for a reason. What is asked of the witness was asked for something else."""
+    state, withdrawn = claims.withdraw(state)
+    return replace(state, plan=PLANS[row], row=row, reason=reason, **changes), withdrawn  # type: ignore[arg-type]
+
+
+def _go_alone(state: MirrorState, row: str, reason: str) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """Begin a row by which a primary becomes sole holder, when it may; else ask for it."""
+    if state.record.holder is Holder.ME or claims.may_serve_alone(state):
+        return _go(state, row, reason)
+    return claims.ask(state, claims.me(state))
+
+
+def published(state: MirrorState) -> bool:
+    """Whether the primary says itself that this node holds everything, under the generation that it published."""
+    theirs = state.peer.record
+    return theirs.holder is Holder.BOTH and theirs.generation == state.record.generation
 
 
 def _stay(state: MirrorState, readiness: Readiness, *waiting: str) -> tuple[MirrorState, tuple[Effect, ...]]:
@@ -82,7 +98,8 @@ def _decide_wait(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     peer, record = state.peer, state.record
     if state.wish is Wish.STOPPED:
         return _go(state, "stop", state.reason)
-    on_trust = state.trusted and peer.alive is False and data.may_start_on_trust(record)
+    arbitrated = claims.arbitrated(state)
+    on_trust = state.trusted and peer.alive is False and data.may_start_on_trust(record) and not arbitrated
     if holding := _holding(state, on_trust):
         return _stay(state, NR, *(f"rule {r}" for r in holding))
     if state.pending:
@@ -92,6 +109,8 @@ def _decide_wait(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     if state.wish is Wish.PRIM:
         if peer.is_(ALONE, PRIM):
             return _give_up(state, f"prim refused: the other node is {said_by(peer)}")
+        if not claims.may_serve_alone(state) and not state.silent and state.refused is None:
+            return _ask_and_wait(state, Ground.ORDER)
         return _go(state, "alone", "prim called", wish=Wish.AUTO)
     if peer.is_(ALONE) and peer.degraded:
         return _stay(state, NR, f"rule degraded_server: the other node cannot replicate: {peer.degraded}")
@@ -107,6 +126,8 @@ def _decide_wait(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
         return _decide_wait_both(state)
     if _was_secondary(state):
         return _stay(state, NR, f"rule failover_off: {_PROMOTE}")
+    if arbitrated:
+        return _decide_wait_by_register(state)
     if not state.replicated or data.may_start_alone(record):
         return _go(state, "alone", f"the other node is {said_by(peer)}")
     if on_trust:
@@ -114,6 +135,43 @@ def _decide_wait(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
         state, effects = _go(state, "alone", why)
         return state, (Say("C", why), *effects)
     return _stay(state, NR, f"rule rfs_notuptodate_server: {data.why_not_alone(record)}")
+
+
+def _decide_wait_by_register(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """The peer is silent or stopped, and a witness decides.
+
+    A node that lost its memory while both held is no holder in practice: not even with the consent of the peer, which was
+    meant for what this node had then. It asks only whether it was named alone.
+    """
+    record, register = state.record, state.register
+    if not record.consistent or record.holder not in (Holder.ME, Holder.BOTH):
+        return _stay(state, NR, f"rule rfs_notuptodate_server: {data.why_not_alone(record)}")
+    consent = record.holder is Holder.ME and claims.consented(state)
+    if consent or claims.granted_alone(state):
+        return _go(state, "alone", f"the other node is {said_by(state.peer)}")
+    if claims.names_other(state):
+        return _stay(state, NR, f"the witness names {state.peer_node}: this node waits for its data")
+    look = record.holder is Holder.BOTH and not claims.names_me(state)
+    if look and state.refused is not None and register.holders:
+        return _stay(state, NR, "this node lost its memory while both held the data: it waits for the other node")
+    return _ask_and_wait(state, look=look)
+
+
+def _ask_and_wait(
+    state: MirrorState, ground: Ground = Ground.HOLDER, look: bool = False
+) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """Ask to serve alone, and say in words what is waited for."""
+    state, asked = claims.ask(state, claims.me(state), ground, look)
+    if state.silent:
+        why = f"no automatic failover possible: the witness is silent since {state.silent}"
+    elif state.asked is not None:
+        why = "the witness is asked"
+    elif not state.register.holders:
+        why = "the witness has no register of this module: start the other node too, or run `safekit prim`"
+    else:
+        why = f"the witness names {', '.join(state.register.holders)}"
+    state, said = _stay(state, T if state.asked is not None and not state.silent else NR, why)
+    return state, (*asked, *said)
 
 
 def _never_primary_before_me(state: MirrorState) -> bool:
@@ -145,6 +203,8 @@ def _decide_wait_both(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ..
             return _go(state, "alone", state.reason)
         return _stay(state, T, "the other node goes first")
     decision = data.compare(state.record, peer.record)
+    if claims.arbitrated(state):
+        return _decide_wait_both_by_register(state, decision)
     if decision is Decision.MINE and state.record.generation:
         return _go(state, "alone", "both nodes are back; this one has the data")
     if decision is Decision.THEIRS:
@@ -155,6 +215,23 @@ def _decide_wait_both(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ..
 
 
 _PROMOTE = "failover is off: start the other node, or run `safekit stop` and `safekit prim` here"
+
+
+def _decide_wait_both_by_register(state: MirrorState, decision: Decision) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """Whom the register names alone has every acknowledged write, whatever the records say of the rest."""
+    mine = decision is Decision.MINE and bool(state.record.generation)
+    if mine or claims.names_me(state):
+        if claims.may_serve_alone(state):
+            return _go(state, "alone", "both nodes are back; this one has the data")
+        if not claims.names_other(state):
+            return _ask_and_wait(state, Ground.TOGETHER)
+        return _stay(state, NR, f"the witness names {state.peer_node}")
+    if decision is Decision.THEIRS:
+        return _stay(state, T, "the other node has the data and goes first")
+    if decision in (Decision.SPLIT, Decision.FOREIGN):
+        return _stay(state, NR, _TWO_HISTORIES[decision])
+    return _stay(state, NR, f"rule rfs_notuptodate_server: {data.why_not_alone(state.record)}")
+
 
 _TWO_HISTORIES = {
     Decision.SPLIT: "both nodes served alone and their data differ: "
@@ -180,17 +257,25 @@ def _join(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
 
 
 def _decide_second(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
-    peer = state.peer
+    peer, arbitrated = state.peer, claims.arbitrated(state)
+    if arbitrated and claims.granted_alone(state) and state.row == "candidate":
+        return _go(state, "promote", "the witness named this node")  # nobody else may serve now, whatever is wished
     if state.wish is Wish.STOPPED or state.held:
         reason = state.reason if state.wish is Wish.STOPPED else f"rule {state.held[0]}"
         return _go(state, "leave_second", reason)
+    if state.row == "candidate":
+        return _decide_candidate(state)
     if state.data is DataPhase.FAILED:
         return _go(state, "leave_second", "the data plane stopped")
     if state.readiness is T:
         if peer.is_(ALONE) and peer.degraded:
             return _go(state, "leave_second", "the other node cannot replicate")
+        if arbitrated and state.data is DataPhase.INSTEP and not published(state) and peer.is_(ALONE, PRIM):
+            return state, ()  # it has published; its next word says in which epoch
         if state.data is DataPhase.INSTEP or (not state.replicated and peer.is_(ALONE, PRIM)):
             return _go(state, "second_ready", "synchronised with the primary", fullsync=False)
+        if arbitrated and claims.named_beside_server(state):
+            return claims.ask(state, claims.pair(state))
         if peer.is_(ALONE, PRIM) and not (state.data is DataPhase.CUT and state.answered):
             return state, ()
         if peer.is_(SECOND) and state.handed_over:
@@ -198,13 +283,15 @@ def _decide_second(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]
         return _go(state, "leave_second", "the primary is gone before the end of the synchronisation")
     if _went_on_without_me(state):
         return _go(state, "leave_second", "the primary went on without this node")
+    if arbitrated and state.data is DataPhase.CUT and peer.is_(ALONE, PRIM) and peer.blocked:
+        return _go(state, "leave_second", "the primary is blocked without a witness: this node gives way")
     if (gone := _primary_is_gone(peer)) and not state.failover:
         state, effects = _go(state, "leave_second", f"{gone}, and failover is off", wish=Wish.STOPPED, rebound=True)
         return state, (Say("C", f"Action stopstart called by failover-off: {gone}"), *effects)
     if gone:
-        return _go(state, "failover", gone)
+        return _take_over(state, gone)
     if peer.is_(SECOND) and peer.handed_over and (peer.handed_over == state.record.generation or not state.replicated):
-        return _go(state, "swap_in", "swap", swap=False)
+        return _go(state, "failover" if arbitrated else "swap_in", "swap", swap=False)
     if state.home and peer.is_(PRIM) and peer.readiness is R:
         said = Say("E", "Transition SWAP from defaultprim")
         return replace(state, home=False, swap=True, reason="swap called by defaultprim"), (said,)
@@ -218,6 +305,30 @@ def _primary_is_gone(peer: PeerView) -> str:
     if peer.alive is False:
         return "no heartbeat"
     return "remote stop" if peer.is_(STOP, WAIT) else ""
+
+
+def _take_over(state: MirrorState, reason: str) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """The primary is gone: what the policy makes of it."""
+    silent = state.peer.alive is False and not claims.consented(state)
+    if state.policy is Policy.MANUAL and state.replicated and silent:
+        return state, ()
+    if claims.may_serve_alone(state):
+        return _go(state, "failover", reason)
+    return _go(state, "candidate", reason)
+
+
+def _decide_candidate(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """Out of the stream, everything durable: the witness or the peer says what comes next."""
+    peer = state.peer
+    if claims.consented(state):
+        return _go(state, "promote", "remote stop")
+    if claims.names_other(state):
+        return _go(state, "leave_second", f"the witness named {state.peer_node}")
+    if _went_on_without_me(state):
+        return _go(state, "leave_second", "the primary went on without this node")
+    if peer.is_(ALONE, PRIM) and (peer.blocked or state.silent):
+        return _go(state, "leave_second", "the witness is silent, and the primary is back: this node gives way")
+    return claims.ask(state, claims.me(state))
 
 
 def _went_on_without_me(state: MirrorState) -> bool:
@@ -244,6 +355,10 @@ def _decide_primary(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]
             wish=Wish.AUTO if state.wish is not Wish.STOPPED else Wish.STOPPED,
         )
         return state, (said, *effects)
+    if _passed_over(state):
+        wish = Wish.AUTO if state.wish is not Wish.STOPPED else Wish.STOPPED
+        row = "yield_prim" if state.role is PRIM else "yield_alone"
+        return _go(state, row, f"the witness named {state.peer_node}", yielding=False, wish=wish)
     if state.replicated and state.data is DataPhase.OFF:
         return _go(state, f"leave_{prefix}", "the data plane was stopped beside a plan")
     holding = _holding(state, True)
@@ -253,6 +368,16 @@ def _decide_primary(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]
     if state.role is PRIM:
         return _decide_prim(state)
     return _decide_alone(state)
+
+
+def _passed_over(state: MirrorState) -> bool:
+    """Whether the register went on without this node, which still counts on its peer's acknowledgement."""
+    return (
+        claims.arbitrated(state)
+        and state.record.holder is Holder.BOTH
+        and claims.names_other(state)
+        and not claims.consented(state)
+    )
 
 
 def _must_yield(state: MirrorState) -> bool:
@@ -278,11 +403,18 @@ def _must_yield(state: MirrorState) -> bool:
 
 def _decide_prim(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     peer = state.peer
-    if peer.alive is False:
+    if claims.arbitrated(state):
+        if state.data in (DataPhase.LOST, DataPhase.ALONE):
+            return _go_alone(state, "lost", _why_lost(peer))
+        if state.record.granted == 0 and peer.is_(SECOND) and peer.readiness is R:
+            return _found(state)
+    elif peer.alive is False:
         return _go(state, "lost", "no heartbeat")
-    if peer.is_(STOP, WAIT):
+    elif peer.is_(STOP, WAIT):
         return _go(state, "lost", "remote stop")
-    if state.data in (DataPhase.LOST, DataPhase.ALONE) and state.replicated and state.answered and not peer.taking_over:
+    elif (
+        state.data in (DataPhase.LOST, DataPhase.ALONE) and state.replicated and state.answered and not peer.taking_over
+    ):
         return _go(state, "lost", "the secondary no longer acknowledges")
     if state.swap or peer.asks_swap:
         if peer.is_(SECOND) and peer.readiness is R:
@@ -293,17 +425,32 @@ def _decide_prim(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     return state, ()
 
 
+def _why_lost(peer: PeerView) -> str:
+    if peer.alive is False:
+        return "no heartbeat"
+    return "remote stop" if peer.is_(STOP, WAIT) else "the secondary no longer acknowledges"
+
+
+def _found(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """A pair that serves already has a witness now: both nodes are heard and hold everything."""
+    if claims.granted_pair(state):
+        return _go(state, "founded", state.reason)
+    return claims.ask(state, claims.pair(state), Ground.TOGETHER)
+
+
 def _decide_alone(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
-    peer = state.peer
-    if state.data is DataPhase.LOST and state.answered and not peer.taking_over:
-        return _go(state, "lost_early", "the secondary went away")
+    peer, arbitrated = state.peer, claims.arbitrated(state)
+    if state.data is DataPhase.LOST and (arbitrated or (state.answered and not peer.taking_over)):
+        return _go_alone(state, "lost_early", "the secondary went away")
     if state.data is DataPhase.ALONE and state.record.holder is Holder.BOTH:
-        return _go(state, "lost_early", "the secondary went away")
+        return _go_alone(state, "lost_early", "the secondary went away")
     if state.restart:
         return _go(state, "restart_alone", state.reason, restart=False)
     if not peer.is_(SECOND):
         return state, ()
     if state.data is DataPhase.MIRROR and state.record.holder is Holder.ME:
+        if arbitrated and not claims.granted_pair(state):
+            return claims.ask(state, claims.pair(state), Ground.TOGETHER)
         return _go(state, "publish", state.reason)
     if peer.readiness is R and (not state.replicated or state.data is DataPhase.MIRROR):
         return _go(state, "prim", "the other node is SECOND Ready")

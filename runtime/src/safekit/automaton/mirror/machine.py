@@ -9,18 +9,22 @@ from dataclasses import replace
 
 from safekit.automaton import data
 from safekit.automaton.data import DataRecord, Holder
-from safekit.automaton.mirror.decisions import decide, said_by
+from safekit.automaton.mirror import claims
+from safekit.automaton.mirror.decisions import decide, published, said_by
 from safekit.automaton.mirror.plans import PLANS
 from safekit.automaton.mirror.values import (
+    Answered,
     DataPhase,
     DataSaid,
     Degraded,
     Event,
     Failover,
     MirrorState,
+    Named,
     PeerView,
     Recorded,
     ResyncBegan,
+    Silent,
     Trusted,
 )
 from safekit.automaton.vocabulary import (
@@ -92,7 +96,8 @@ def step(state: MirrorState, event: Event) -> tuple[MirrorState, tuple[Effect, .
         else:
             state = _done(state, event)
     elif isinstance(event, Resumed) and (state.plan or state.urgent):
-        return state, _perform_urgent(state) + _perform(state)
+        state, asked = claims.ask_again(state)
+        return state, _perform_urgent(state) + _perform(state) + asked
     else:
         state, said = _note(state, event)
         if state.plan:
@@ -111,11 +116,19 @@ def _release_held_writes(state: MirrorState) -> tuple[MirrorState, tuple[Effect,
     Go alone beside the plan, once the peer is known not to serve; when it serves, the held writes end in an error.
     Two records are never written at once: the later one must know of the earlier.
     """
-    if state.urgent or state.data is not DataPhase.LOST or not state.answered or state.peer.taking_over:
+    if state.urgent or state.data is not DataPhase.LOST:
+        return state, ()
+    if not claims.arbitrated(state) and (not state.answered or state.peer.taking_over):
         return state, ()
     if isinstance(state.plan[0], Record | DataAlone):
         return state, ()
-    if state.peer.is_(ALONE, PRIM):
+    granted = state.record.holder is Holder.ME or claims.may_serve_alone(state)
+    if claims.arbitrated(state) and not granted:
+        leaves = state.row.startswith(("leave_", "yield_"))
+        if not claims.names_other(state) and not (leaves and claims.blocked(state)):
+            return claims.ask(state, claims.me(state))
+        state = replace(state, urgent=(DataStop(),))
+    elif state.peer.is_(ALONE, PRIM) and not claims.arbitrated(state):
         state = replace(state, urgent=(DataStop(),))
     else:
         state = replace(state, urgent=(Record(RecordKind.ALONE), DataAlone()))
@@ -179,6 +192,7 @@ def _enter(state: MirrorState, become: Become) -> MirrorState:
         was=was,
         waiting=(),
         swap=state.swap and become.role is state.role,
+        refused=None,
         handed_over="" if ends_handover else state.handed_over,
         yielding=state.yielding and become.role is not WAIT,
         degraded=state.degraded if become.role is ALONE else "",
@@ -235,7 +249,8 @@ def _failed(state: MirrorState, event: StepFailed) -> tuple[MirrorState, tuple[E
             again = replace(state, plan=PLANS["yield_prim"], row="yield_prim", serial=state.serial + 1)
             return again, (Say("C", f"Swap given up, the other node serves already: {event.why}"),)
         case DataHandover() if state.row == "swap_out":
-            again = replace(state, plan=PLANS["swap_failed"], row="swap_failed", serial=state.serial + 1)
+            row = "swap_undone" if claims.arbitrated(state) else "swap_failed"
+            again = replace(state, plan=PLANS[row], row=row, serial=state.serial + 1)
             return again, (Say("C", f"Swap given up, this node stays primary: {event.why}"),)
         case DataHandover():
             return replace(rest, plan=(DataStop(), *rest.plan)), (
@@ -266,11 +281,14 @@ def record_for(state: MirrorState, kind: RecordKind) -> DataRecord:
     match kind:
         case RecordKind.ALONE:
             role = PRIM if state.role is PRIM else ALONE
-            return data.alone(record, state.node, state.nonce, state.peer.record.epoch, role)
+            alone = data.alone(record, state.node, state.nonce, state.peer.record.epoch, role)
+            return replace(alone, granted=state.grant) if claims.granted_alone(state) else alone
         case RecordKind.BOTH:
-            return data.both(record, PRIM)
+            both = data.both(record, PRIM)
+            return replace(both, granted=state.grant) if claims.granted_pair(state) else both
         case RecordKind.ADOPTED:
-            return replace(record, holder=Holder.BOTH, role=SECOND, clean=False, consistent=True)
+            granted = state.peer.record.granted if published(state) else record.granted
+            return replace(record, holder=Holder.BOTH, role=SECOND, clean=False, consistent=True, granted=granted)
         case RecordKind.JOINING:
             return data.yielded(record) if state.fullsync else data.joining(record)
         case RecordKind.LEFT:
@@ -281,6 +299,8 @@ def record_for(state: MirrorState, kind: RecordKind) -> DataRecord:
                 mine = Holder.PEER if state.row == "yield_prim" else record.holder
                 return replace(record, holder=mine, role=PRIM, clean=mine is Holder.ME)
             role = state.role if state.role in (PRIM, SECOND) else ALONE
+            if state.row == "yield_alone" and record.holder is Holder.BOTH and claims.arbitrated(state):
+                return replace(record, holder=Holder.PEER, role=role, clean=False)
             return data.left(record, role, bool(state.handed_over))
 
 
@@ -302,11 +322,38 @@ def _note(state: MirrorState, event: Event) -> tuple[MirrorState, tuple[Effect, 
             return replace(state, failover=on), ()
         case Trusted(holds):
             return replace(state, trusted=holds), ()
+        case Answered():
+            return _answered(state, event)
+        case Silent(since):
+            return _silent(state, since)
+        case Resumed():
+            return claims.ask_again(state)
         case Degraded(why):
             said = (Say("C", f"the replication is degraded: {why}"),) if why and why != state.degraded else ()
             return replace(state, degraded=why), said
         case _:
             return state, ()
+
+
+def _answered(state: MirrorState, answer: Answered) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """Only the answer to the claim that is out counts."""
+    asked = state.asked
+    if asked is None or answer.number != asked.number:
+        return state, ()
+    state = replace(state, asked=None, silent="", register=Named(answer.epoch, answer.holders))
+    names = ", ".join(answer.holders) or "nobody"
+    if answer.granted:
+        said = Say("E", f"Witness: granted, epoch {answer.epoch} names {names}", about="the witness")
+        return replace(state, grant=answer.epoch, refused=None), (said,)
+    said = Say("E", f"Witness: refused, epoch {answer.epoch} names {names}", about="the witness")
+    return replace(state, refused=replace(asked, number=0)), (said,)
+
+
+def _silent(state: MirrorState, since: str) -> tuple[MirrorState, tuple[Effect, ...]]:
+    if state.asked is None or since == state.silent:
+        return state, ()
+    said = (Say("C", f"Witness: silent since {since}", about="the witness"),) if since else ()
+    return replace(state, silent=since), said
 
 
 def _command(state: MirrorState, command: Command) -> tuple[MirrorState, tuple[Effect, ...]]:
@@ -346,6 +393,10 @@ def _peer(state: MirrorState, peer: PeerView) -> tuple[MirrorState, tuple[Effect
         if before != after or state.peer.alive is None
         else ()
     )
+    if before != after:
+        state = replace(state, refused=None)
+    if peer.register.epoch > state.register.epoch:
+        state = replace(state, register=peer.register)
     return replace(state, peer=peer), said
 
 
@@ -353,7 +404,7 @@ def _data(state: MirrorState, event: DataSaid) -> tuple[MirrorState, tuple[Effec
     said = (Say("I", f"Replication: {event.phase}{': ' + event.why if event.why else ''}"),)
     if event.phase is DataPhase.INSTEP and event.record is not None:
         epoch = max(state.record.epoch, event.record.epoch)
-        record = replace(data.adopted(event.record), epoch=epoch, holder=Holder.PEER)
+        record = replace(data.adopted(event.record), epoch=epoch, holder=Holder.PEER, granted=state.record.granted)
         return replace(state, data=event.phase, record=record), said
     if event.phase in (DataPhase.LOST, DataPhase.CUT):
         said = (Say("C", f"Replication with the other node is interrupted: {event.why}"),)

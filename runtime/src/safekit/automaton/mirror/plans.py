@@ -59,6 +59,8 @@ PLANS: dict[str, tuple[Step, ...]] = {
     ),
     # the primary publishes that the peer holds everything
     "publish": (Record(RecordKind.BOTH), Publish()),
+    # under a witness: the register was made, or made anew, for a pair that serves already
+    "founded": (Record(RecordKind.BOTH),),
     # row 5: ALONE -> PRIM
     "prim": (Script("stop_sec"), Script("transition"), Become(PRIM, R)),
     # row 6: PRIM -> ALONE
@@ -78,6 +80,23 @@ PLANS: dict[str, tuple[Step, ...]] = {
         Checkers("second", False),
         Script("stop_second"),
         DataStop(),  # what this node acknowledged to a primary that still lives is durable before the record
+        Record(RecordKind.ALONE),
+        Become(ALONE, T),
+        Script("transition"),
+        DataPrimary(),
+        Vip(True),
+        Script("start_prim"),
+        Checkers("prim", True),
+        Become(ALONE, R),
+    ),
+    # row 7 under a witness, in two halves: out of the stream, then (promote) on the witness's word
+    "candidate": (
+        Become(SECOND, T),
+        Checkers("second", False),
+        Script("stop_second"),
+        DataStop(),  # from here on nothing is acknowledged, and all that was is durable
+    ),
+    "promote": (
         Record(RecordKind.ALONE),
         Become(ALONE, T),
         Script("transition"),
@@ -110,7 +129,14 @@ PLANS: dict[str, tuple[Step, ...]] = {
         Checkers("prim", True),
         Become(ALONE, R),
     ),
-    # row 10: SECOND -> PRIM
+    # ... the same under a witness, which may have to be asked first
+    "swap_undone": (
+        Vip(True),
+        Script("start_prim"),
+        Checkers("prim", True),
+        Become(PRIM, R),
+    ),
+    # row 10: SECOND -> PRIM; under a witness rows 7 and 5 do it: two grants, one for the node alone and one for both
     "swap_in": (
         Become(SECOND, T),
         Checkers("second", False),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from safekit.automaton.data import BLANK, DataRecord
-from safekit.automaton.vocabulary import Command, Held, Readiness, Resumed, Role, Step, StepDone, StepFailed, Wish
+from safekit.automaton.vocabulary import Ask, Command, Held, Readiness, Resumed, Role, Step, StepDone, StepFailed, Wish
 
 
 class DataPhase(StrEnum):
@@ -21,6 +21,22 @@ class DataPhase(StrEnum):
     INSTEP = "instep"  # secondary, published
     CUT = "cut"  # secondary, the stream broke
     FAILED = "failed"  # the data plane itself is gone
+
+
+class Policy(StrEnum):
+    """Who decides that a node may serve alone (`docs/architecture.md`, "Who may serve")."""
+
+    NONE = "none"  # silence: both nodes may go on alone
+    MANUAL = "manual"  # the primary by itself, the secondary never by itself
+    WITNESS = "witness"  # the register of a third node
+
+
+@dataclass(frozen=True)
+class Named:
+    """Whom the register named when it was last heard of; epoch 0 without holders: never heard of, or there is none."""
+
+    epoch: int = 0
+    holders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,10 @@ class PeerView:
     """Why it serves and cannot replicate (spec §4.8); empty when it can."""
     reason: str = ""
     """Why it is in its state, in its own words."""
+    register: Named = Named()
+    """What it last heard of the register."""
+    blocked: bool = False
+    """It is primary, holds its writes, and the witness does not let it go on."""
 
     def is_(self, *roles: Role) -> bool:
         """Whether the peer is alive and in one of these states."""
@@ -100,8 +120,37 @@ class Recorded(StepDone):
     record: DataRecord = BLANK
 
 
+@dataclass(frozen=True)
+class Answered:
+    """Event: the witness answered the claim of this number; `epoch` and `holders` are the register's now."""
+
+    number: int
+    granted: bool
+    epoch: int
+    holders: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Silent:
+    """Event: a claim is out, and the witness is silent `since` then, in words; empty: it is heard again."""
+
+    since: str
+
+
 Event = (
-    Command | StepDone | StepFailed | Held | Resumed | PeerView | DataSaid | ResyncBegan | Trusted | Degraded | Failover
+    Command
+    | StepDone
+    | StepFailed
+    | Held
+    | Resumed
+    | PeerView
+    | DataSaid
+    | ResyncBegan
+    | Trusted
+    | Degraded
+    | Failover
+    | Answered
+    | Silent
 )
 
 
@@ -152,14 +201,18 @@ class MirrorState:
     """The copy may serve though another may be newer: `rfs_forceuptodate`."""
     degraded: str = ""
     """Why this node serves and cannot replicate."""
-    failover: bool = True
-    """Whether this node, as secondary, becomes primary when the primary is gone (spec §4.7)."""
-    defaultprim: str = "alone"
-    """Who is primary when both nodes run: `alone`, `lastprim`, or a node's name (spec §3.2)."""
-    home: bool = False
-    """This node was started, and is to be primary once it is synchronised. An administrator's swap later on is not undone."""
-    forced: bool = False
-    """`primforce`: the next primary may serve an inconsistent copy (spec §4.3)."""
+    policy: Policy = Policy.NONE
+    register: Named = Named()
+    grant: int = 0
+    """The last epoch of the register that a claim of this node was granted."""
+    number: int = 0
+    """Counts the claims of this life."""
+    asked: Ask | None = None
+    """The claim that is out."""
+    refused: Ask | None = None
+    """The last claim, without its number, when it was refused and nothing has changed since."""
+    silent: str = ""
+    """Since when the witness does not answer, in words."""
 
     @property
     def answered(self) -> bool:
@@ -168,27 +221,3 @@ class MirrorState:
         A word that was under way when the connection broke says nothing about it.
         """
         return self.peer.alive is False or (self.peer.alive is True and self.peer.answers == self.asks)
-
-
-def spoken(state: MirrorState, version: int) -> PeerView:
-    """What this node says of itself to its peer, in each heartbeat; `version` counts its different words.
-
-    A primary connects only to a secondary that begins anew: one that was Ready has scripts to stop first.
-    """
-    return PeerView(
-        alive=True,
-        version=version,
-        role=state.role,
-        readiness=state.readiness,
-        wish=state.wish,
-        record=state.record,
-        listening=state.role is Role.SECOND and state.data is DataPhase.RECEIVING,
-        handed_over=state.handed_over,
-        asks_swap=state.swap,
-        was=state.was,
-        asks=state.asks,
-        answers=state.peer.asks,
-        taking_over=state.row == "failover" and bool(state.plan),
-        degraded=state.degraded,
-        reason=state.reason,
-    )
