@@ -14,7 +14,7 @@ import yaml
 
 from tests.simulation.weather import live
 
-SCHEDULES = int(os.environ.get("SAFEKIT_SCHEDULES", "2000"))
+SCHEDULES = int(os.environ.get("SAFEKIT_SCHEDULES", "1300"))
 FIRST_SEED = int(os.environ.get("SAFEKIT_FIRST_SEED", "0"))
 PARTS = 20
 SEEDS = yaml.safe_load((Path(__file__).parent / "seeds.yml").read_text())

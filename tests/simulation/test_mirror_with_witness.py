@@ -16,8 +16,8 @@ from safekit.automaton.mirror import Policy
 from tests.simulation.weather import live
 
 SCHEDULES = {
-    Policy.WITNESS: int(os.environ.get("SAFEKIT_SCHEDULES", "1000")),
-    Policy.MANUAL: int(os.environ.get("SAFEKIT_SCHEDULES", "1000")) // 4,
+    Policy.WITNESS: int(os.environ.get("SAFEKIT_SCHEDULES", "600")),
+    Policy.MANUAL: int(os.environ.get("SAFEKIT_SCHEDULES", "600")) // 6,
 }
 FIRST_SEED = int(os.environ.get("SAFEKIT_FIRST_SEED", "0"))
 PARTS = 10

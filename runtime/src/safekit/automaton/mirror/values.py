@@ -201,6 +201,14 @@ class MirrorState:
     """The copy may serve though another may be newer: `rfs_forceuptodate`."""
     degraded: str = ""
     """Why this node serves and cannot replicate."""
+    failover: bool = True
+    """Whether this node, as secondary, becomes primary when the primary is gone (spec §4.7)."""
+    defaultprim: str = "alone"
+    """Who is primary when both nodes run: `alone`, `lastprim`, or a node's name (spec §3.2)."""
+    home: bool = False
+    """This node was started, and is to be primary once it is synchronised. An administrator's swap later on is not undone."""
+    forced: bool = False
+    """`primforce`: the next primary may serve an inconsistent copy (spec §4.3)."""
     policy: Policy = Policy.NONE
     register: Named = Named()
     grant: int = 0
