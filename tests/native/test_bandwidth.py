@@ -56,3 +56,33 @@ async def test_a_limited_resynchronisation_takes_its_time_and_no_application_doe
     assert slowest < 1.0
     await slow.a.plane.handover()
     assert_equal(slow.a.data, slow.b.data)
+
+
+def _syncs(histogram: int | str) -> int:
+    return sum(int(count) for count in str(histogram).split(","))
+
+
+async def test_a_secondary_that_is_no_mirror_yet_syncs_no_single_file(slow: Pair) -> None:
+    (slow.a.data / "big").write_bytes(os.urandom(SIZE))
+    await slow.serve()
+    await slow.a.plane.limit(100)  # two minutes, were it not raised again
+    await slow.connect(full=True)
+
+    def commit() -> None:
+        with open(slow.a.data / "log", "wb", buffering=0) as log:
+            for number in range(300):
+                log.write(b"%d" % number)
+                os.fsync(log.fileno())
+
+    before = _syncs((await slow.b.plane.stats())["sync_histogram"])
+    await in_thread(commit)
+    assert (await slow.a.plane.status()).peer == "resync"
+    # everything together, once in a second at most
+    assert _syncs((await slow.b.plane.stats())["sync_histogram"]) - before < 150
+    await slow.a.plane.limit(0)
+    await in_mirror(slow.a)
+    before = _syncs((await slow.b.plane.stats())["sync_histogram"])
+    await in_thread(commit)
+    assert _syncs((await slow.b.plane.stats())["sync_histogram"]) - before >= 300
+    await slow.a.plane.handover()
+    assert_equal(slow.a.data, slow.b.data)

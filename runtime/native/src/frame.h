@@ -70,7 +70,7 @@ enum barrier { BARRIER_MIRROR = 1, BARRIER_FLUSH, BARRIER_HANDOVER, BARRIER_PUBL
 #define FRAME_REPLACE 64u // link, make: takes the place of what has the name, in one step
 
 #define FRAME_TENTATIVE 128u // bind: no error when it is missing
-#define FRAME_DIFFERS 256u   // zone: the secondary said so, nothing needs to be compared again
+#define FRAME_DIFFERS 256u   // zone: the secondary said so, or of all before it: nothing needs to be compared
 
 // What the secondary calls an object for the moment before it takes its place. Never excluded from a listing, so nothing of it stays.
 #define TEMPORARY_NAME ".safekit-temporary-"

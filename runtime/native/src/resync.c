@@ -6,7 +6,7 @@
 //     its directory is. Whoever needs it sends the listing: the walk, or the operation that came first. A listing is read and enqueued
 //     under namespace_lock, so it has one exact place in the stream.
 //  3. A file is compared zone by zone. The digest is enqueued under the lock of the file; a zone that differs is read again and enqueued under
-//     the same lock. A live write before the digest is in it, one after it arrives after it.
+//     the same lock. A live write before the digest is in it, one after it arrives after it. Where one zone after the other differs it is sent at once.
 // So at the end of the walk everything either was compared at its place in the stream or was changed on both sides by it: both trees are
 // equal after the last frame, and an application never waited for more than one zone or one listing.
 #include "resync.h"
@@ -34,6 +34,8 @@
 #include <unistd.h>
 
 #define CHECKS 512  // 64 MiB
+#define ALL_DIFFER 16u // answers in a row: what follows is sent without a question ...
+#define ASK_EVERY 16u  // ... but for every one of so many pieces, so that it is noticed where that ends
 #define ANSWERS 8u  // that are worked off before it is looked what is done
 #define PIECE (128u << 10) // what one digest speaks for, and what is copied when it differs
 #define SMALL_FILE 16384
@@ -46,6 +48,7 @@ struct check {
     struct inode *inode;
     off_t offset;
     size_t size;
+    bool differs; // as the secondary said
 };
 
 struct differing {
@@ -73,6 +76,7 @@ static struct {
     // of the thread only
     struct check checks[CHECKS];
     size_t first_check, check_count;
+    unsigned differ_in_a_row, unasked;
 } resync = {.lock = PTHREAD_MUTEX_INITIALIZER, .differing_last = &resync.differing};
 
 static unsigned char zone[ZONE_SIZE]; // of the thread
@@ -212,6 +216,17 @@ static void send_hole(struct inode *inode, off_t offset, off_t end, const struct
     stream_send(&message, inode, false);
 }
 
+// Bytes that are no hole, as they are now. Returns how many there were, -1 when they cannot be read. `differs`: the secondary need not compare them.
+static ssize_t send_bytes(struct inode *inode, int file, off_t offset, size_t size, const struct stat *st, bool differs) {
+    ssize_t n = pread(file, zone, size, offset);
+    if (n <= 0) return n;
+    struct message message = {.frame = {.op = OP_ZONE_DATA, .offset = (uint64_t)offset, .size = (uint64_t)n, .data_size = (uint32_t)n}, .data = zone};
+    describe(&message.frame, st);
+    if (differs) message.frame.flags |= FRAME_DIFFERS;
+    stream_send(&message, inode, false);
+    return n;
+}
+
 // What is there now, holes as holes: it may have become one since the zone was compared. `differs`: the secondary compared it.
 static void send_zone(struct inode *inode, int file, off_t offset, size_t size, bool differs) {
     struct stat st;
@@ -228,15 +243,11 @@ static void send_zone(struct inode *inode, int file, off_t offset, size_t size, 
         }
         off_t hole = lseek(file, offset, SEEK_HOLE);
         if (hole <= offset || hole > end) hole = end;
-        ssize_t n = pread(file, zone, (size_t)(hole - offset), offset);
+        ssize_t n = send_bytes(inode, file, offset, (size_t)(hole - offset), &st, differs);
         if (n <= 0) {
             readable = n == 0;
             break;
         }
-        struct message message = {.frame = {.op = OP_ZONE_DATA, .offset = (uint64_t)offset, .size = (uint64_t)n, .data_size = (uint32_t)n}, .data = zone};
-        describe(&message.frame, &st);
-        if (differs) message.frame.flags |= FRAME_DIFFERS;
-        stream_send(&message, inode, false);
         offset += n;
         sent += (uint64_t)n;
     }
@@ -301,6 +312,7 @@ static void send_differing(struct differing *one) {
     struct check *check = find_check(one->seq);
     int file = check ? local_reopen(check->inode->fd, O_RDONLY | O_NOATIME) : -1;
     if (check && file < 0) stream_lose("a file cannot be read");
+    if (check) check->differs = true;
     if (file >= 0) {
         send_zone(check->inode, file, check->offset, check->size, true);
         close(file);
@@ -319,6 +331,7 @@ static void take_answers(bool wait) {
         for (; resync.check_count; resync.check_count--) {
             const struct check *oldest = &resync.checks[resync.first_check];
             if (oldest->seq > status.applied || oldest->seq >= open) break;
+            resync.differ_in_a_row = oldest->differs ? resync.differ_in_a_row + 1 : 0;
             inode_forget(oldest->inode, 1);
             resync.first_check = (resync.first_check + 1) % CHECKS;
         }
@@ -341,13 +354,19 @@ static void send_check(struct inode *inode, int file, off_t offset, size_t size)
     if (!seq) return;
     struct stat st;
     struct inode *again = inode_get(inode->directory, fcntl(inode->fd, F_DUPFD_CLOEXEC, 3), &st);
-    if (again) resync.checks[(resync.first_check + resync.check_count++) % CHECKS] = (struct check){seq, again, offset, (size_t)n};
+    if (again) resync.checks[(resync.first_check + resync.check_count++) % CHECKS] = (struct check){seq, again, offset, (size_t)n, false};
 }
 
-// One step under the lock of the file: a hole, or at most one piece. Returns the offset to go on with, -1 at the end of the file.
-static off_t compare_step(struct inode *inode, int file, off_t offset, off_t limit) {
+// A digest costs both nodes a reading of the piece and the piece a second one: where everything differs it is sent at once.
+static bool is_asked(void) { return resync.differ_in_a_row < ALL_DIFFER || ++resync.unasked % ASK_EVERY == 0; }
+
+// One step under the lock of the file: a hole, or at most one piece. Returns the offset to go on with, -1 at the end of the file. *sent: bytes of
+// the file that went without a question.
+static off_t compare_step(struct inode *inode, int file, off_t offset, off_t limit, uint64_t *sent) {
     off_t next = -1;
     struct stat st;
+    bool readable = true;
+    *sent = 0;
     inode_lock(inode);
     if (fstat(file, &st) == 0 && offset < st.st_size) {
         off_t data = next_data(file, offset, limit < st.st_size ? limit : st.st_size);
@@ -360,23 +379,31 @@ static off_t compare_step(struct inode *inode, int file, off_t offset, off_t lim
             off_t hole = lseek(file, offset, SEEK_HOLE);
             if (hole > offset && hole < end) end = hole;
             if (end > st.st_size) end = st.st_size;
-            send_check(inode, file, offset, (size_t)(end - offset));
             next = end;
+            if (is_asked()) {
+                send_check(inode, file, offset, (size_t)(end - offset));
+            } else {
+                ssize_t n = send_bytes(inode, file, offset, (size_t)(end - offset), &st, true);
+                readable = n >= 0;
+                if (n > 0) *sent = (uint64_t)n, next = offset + n;
+            }
         }
     }
     inode_unlock(inode);
+    if (!readable) stream_lose("a file cannot be read");
     return next;
 }
 
 static void compare_range(struct inode *inode, int file, uint32_t flags, off_t offset, off_t limit) {
     off_t noted = offset;
     while (offset >= 0 && offset < limit && !atomic_load(&resync.cancelled)) {
-        off_t next = compare_step(inode, file, offset, limit);
+        uint64_t sent;
+        off_t next = compare_step(inode, file, offset, limit, &sent);
         pthread_mutex_lock(&resync.lock);
         if (next > offset) resync.progress.bytes_done += (uint64_t)(next - offset);
         pthread_mutex_unlock(&resync.lock);
         if (next >= noted + NOTE_BYTES) note_copied(inode, flags, (uint64_t)(noted = next));
-        throttle_turn(0, &resync.cancelled);
+        throttle_turn(sent, &resync.cancelled);
         take_answers(resync.check_count == CHECKS);
         offset = next;
     }
@@ -672,6 +699,7 @@ static void *resync_main(void *unused) {
     pthread_t counter;
     bool counting = resync.full && pthread_create(&counter, NULL, count_main, NULL) == 0;
     set_phase("copy");
+    resync.differ_in_a_row = resync.unasked = 0;
     throttle_begin();
     size_t taken;
     do {

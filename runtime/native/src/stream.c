@@ -349,7 +349,12 @@ void operation_ship(struct operation *operation, struct message *message, struct
         pthread_mutex_unlock(&stream.lock);
         return;
     }
-    if (reserved) {
+    operation->sync = (message->frame.flags & FRAME_SYNC) != 0;
+    // Whoever is no mirror yet syncs everything before it becomes one (resync.c, enter_mirror): until then nobody needs a single file on its disk.
+    bool waits = stream.answers == ANSWER_PEER || stream.answers == ANSWER_SWITCHING;
+    if (!waits) message->frame.flags &= (uint16_t)~FRAME_SYNC;
+    bool sends = reserved && (waits || message->frame.op != OP_FSYNC);
+    if (sends) {
         operation->seq = message->frame.seq = ++stream.seq;
         if (object) message->frame.id = object->remote_id;
         if (second) message->frame.id2 = second->remote_id;
@@ -358,7 +363,6 @@ void operation_ship(struct operation *operation, struct message *message, struct
         operation->since = metrics_now_us();
         metrics_count(COUNT_REPLICATED, message_size(message));
     }
-    operation->sync = (message->frame.flags & FRAME_SYNC) != 0;
     if (stream.answers == ANSWER_HELD && stream.refusing) {
         operation->refused = true;
     } else if (stream.answers == ANSWER_HELD) {
@@ -366,16 +370,16 @@ void operation_ship(struct operation *operation, struct message *message, struct
         *stream.held_last = operation;
         stream.held_last = &operation->next;
         stream.held_count++;
-    } else if (reserved && (stream.answers == ANSWER_PEER || stream.answers == ANSWER_SWITCHING)) {
+    } else if (reserved && waits) {
         atomic_fetch_add(&operation->waits, 1);
         *stream.last = operation;
         stream.last = &operation->next;
         stream.pending_count++;
     }
     bool another_sends = resync_active();
-    if (reserved && another_sends) let_send();
+    if (sends && another_sends) let_send();
     pthread_mutex_unlock(&stream.lock);
-    if (reserved && !another_sends) stream_flush();
+    if (sends && !another_sends) stream_flush();
 }
 
 void operation_end(struct operation *operation, int error) {
