@@ -136,7 +136,7 @@ def pytest_runtest_makereport(
     mark = item.get_closest_marker("case")
     if mark is not None:
         failure = call.excinfo.value if call.excinfo is not None and report.failed else None
-        VERDICTS.add(mark.args[0], report.duration, failure, mark.kwargs["ours"])
+        VERDICTS.add(mark.args[0], call.when, report.duration, failure, mark.kwargs["ours"])
     return report
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.acceptance.cases import NotBuilt, case, explains
+from tests.acceptance.cases import asks_for, case, explains
 from tests.acceptance.checked import Checked
 from tests.acceptance.pair import Pair
 from tests.nodes import Node, wait_for
@@ -221,29 +221,27 @@ def test_c12_during_maintenance_nothing_acts_and_the_setting_outlives_a_stop(che
             safekit(primary, f"{name} on -m {NAME}")
 
 
-@case("C6")
+@case("C6", ours="the nodes tell each other of their modules: no web service is asked")
 def test_c6_a_module_that_needs_another_one_follows_it(pair: Pair) -> None:
     node, _ = pair.roles()
     files = light_module(boot="off")
     files["conf/userconfig.xml"] = (
         f'<safe><service mode="light" boot="off"><user/>'
-        f'<check><module name="{NAME}"><to addr="127.0.0.1" port="9010" interval="1s" timeout="1s"/></module></check>'
+        f'<check><module name="{NAME}"/></check>'
         '<failover period="1s" handle_time="2s"/></service></safe>\n'
     )
+    pair.stop(pair.peer(node))
     node.write("/tmp/follower.safe", package(files))
     safekit(node, "module install -m follower /tmp/follower.safe -M 8 -r")
     try:
-        done = safekit(node, "config -m follower", check=False)
-        if not done.ok and "not supported yet" in done.err:
-            raise NotBuilt(f"<module> ({done.err.strip().splitlines()[0]})")
-        assert done.ok, done
+        with asks_for("<module>"):
+            safekit(node, "config -m follower")
         safekit(node, "start -m follower")
         wait_state(node, "follower", "UP")
         pair.stop(node)
         wait_state(node, "follower", "WAIT", substate="NotReady", timeout=60)
-        explains(node, "follower", "WAIT NotReady", "module_failure", "set to down")
-        pair.stop(pair.peer(node))
-        safekit(node, f"prim -m {NAME}")
+        explains(node, "follower", "WAIT NotReady", "module_failure", f"module.{NAME}")
+        safekit(node, f"start -m {NAME}")
         wait_state(node, NAME, "ALONE")
         wait_state(node, "follower", "UP", timeout=60)
         seen = mark(node, "follower")

@@ -133,6 +133,6 @@ def test_m23_of_a_copy_that_came_as_a_backup_only_what_changed_since_is_copied(
     safekit(second, f"second -m {NAME}")
     wait_state(second, NAME, "SECOND", timeout=60)
     wait_state(first, NAME, "PRIM")
-    assert replicated.said(first, "Reintegration ended (external)", seen)
+    assert replicated.said(first, r"Reintegration ended \(external\)", seen)
     assert copied_mb(replicated, first, seen) < 1
     assert_equal(replicated)

@@ -31,13 +31,22 @@ class Verdicts:
 
     def __init__(self) -> None:
         self._found: dict[str, Verdict] = {}
+        self._failed: set[str] = set()
 
-    def add(self, number: str, seconds: float, failure: BaseException | None, ours: str) -> None:
-        """A phase of the case's test ended: its set-up, itself, or what comes after. The first failure stays."""
-        before = self._found.get(number, Verdict(number, "pass", 0.0, f"ours: {ours}" if ours else ""))
-        if failure is not None and before.result == "pass":
-            before = Verdict(number, "fail", before.seconds, in_one_line(failure))
-        self._found[number] = Verdict(number, before.result, before.seconds + seconds, before.note)
+    def add(self, number: str, phase: str, seconds: float, failure: BaseException | None, ours: str) -> None:
+        """A phase of the case's test ended: `setup`, `call` (the test itself), `teardown`. The first failure stays.
+
+        A case passes with its call: one that was broken off before has failed.
+        """
+        before = self._found.get(number, Verdict(number, "fail", 0.0, "broken off"))
+        result, note = before.result, before.note
+        if number not in self._failed:
+            if failure is not None:
+                self._failed.add(number)
+                result, note = "fail", in_one_line(failure)
+            elif phase == "call":
+                result, note = "pass", f"ours: {ours}" if ours else ""
+        self._found[number] = Verdict(number, result, before.seconds + seconds, note)
 
     @property
     def all(self) -> tuple[Verdict, ...]:
@@ -70,7 +79,6 @@ class Verdicts:
 
 def in_one_line(failure: BaseException) -> str:
     """What a table has room for."""
-    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
-    first = lines[0] if lines else type(failure).__name__
-    said = f"not built: {first}" if isinstance(failure, NotBuilt) else first
+    text = " ".join(str(failure).split()) or type(failure).__name__
+    said = f"not built: {text}" if isinstance(failure, NotBuilt) else text
     return said if len(said) <= NOTE_LIMIT else f"{said[: NOTE_LIMIT - 4]} ..."
