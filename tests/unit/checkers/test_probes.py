@@ -83,6 +83,22 @@ def test_a_tcp_service_is_up_while_it_accepts_and_down_when_it_refuses() -> None
     assert watched(story, tcp_probe(tcp(port)))[-1] == ("tcp.web", "down")
 
 
+def test_a_checker_that_is_ended_while_a_connection_is_accepted_ends() -> None:
+    async def run() -> None:
+        server = await asyncio.start_server(lambda _reader, writer: writer.transport.abort(), "127.0.0.1", 0)
+        probe = tcp_probe(tcp(server.sockets[0].getsockname()[1]))
+        for steps in range(40):
+            task = asyncio.ensure_future(probe.run(Told()))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task], timeout=60)
+            assert task.cancelled(), steps
+        server.close()
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_a_machine_that_answers_is_up(address: str) -> None:
     async def story(told: Told) -> None:

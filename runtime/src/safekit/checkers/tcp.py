@@ -11,10 +11,12 @@ from safekit.config import TcpCheck
 async def accepts(host: str, port: int, timeout: float) -> bool:
     """Whether a connection to `host` is accepted within `timeout` seconds.
 
-    The connection is reset at once: a closed one would stay in TIME_WAIT, one every interval.
+    The connection is reset at once: a closed one would stay in TIME_WAIT, one every interval. (`asyncio.wait_for` would
+    forget that the checker was ended, if the connection is accepted at that moment: Python before 3.12.)
     """
     try:
-        _reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), timeout)
+        async with asyncio.timeout(timeout):
+            _reader, writer = await asyncio.open_connection(host, port)
     except (OSError, TimeoutError):
         return False
     writer.transport.abort()

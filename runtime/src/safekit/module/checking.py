@@ -396,7 +396,8 @@ class Checking:
             self._module.say("C", f"Handler {command[0]} of errd cannot run: {error.strerror or error}")
             return False
         try:
-            code = await asyncio.wait_for(program.wait(), HANDLER_S)
+            async with asyncio.timeout(HANDLER_S):
+                code = await program.wait()
         except TimeoutError:
             os.killpg(program.pid, 9)
             await program.wait()

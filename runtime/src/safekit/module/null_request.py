@@ -30,7 +30,8 @@ async def answers(directory: Path, within: float, ask: Callable[[Path], object] 
 
     threading.Thread(target=work, name=f"null request {directory}", daemon=True).start()
     try:
-        await asyncio.wait_for(done.wait(), within)
+        async with asyncio.timeout(within):
+            await done.wait()
     except TimeoutError:
         return False
     return True

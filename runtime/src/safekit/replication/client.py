@@ -169,7 +169,8 @@ class DataPlane:
         reader, writer = await self._dial()
         try:
             writer.write(encode_line(word, arguments))
-            line = await asyncio.wait_for(reader.readline(), timeout)
+            async with asyncio.timeout(timeout):
+                line = await reader.readline()
         except TimeoutError as error:
             raise DataPlaneError("timeout", f"{word}: no answer from {self._socket} within {timeout:g} s") from error
         except ConnectionError as error:
