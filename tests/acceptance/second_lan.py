@@ -29,13 +29,13 @@ class SecondLan:
                 "[Install]\nWantedBy=multi-user.target\n"
             )
             node.write(_PLACE, unit)
-            node.run(f"systemctl daemon-reload; systemctl enable --quiet --now {_UNIT}")
+            node.run(f"systemctl daemon-reload; systemctl enable --quiet {_UNIT}; systemctl restart {_UNIT}")
 
     def remove(self) -> None:
         """Take both addresses away."""
         for node in self._nodes:
             if node.is_on():
-                node.run(f"systemctl disable --quiet {_UNIT}; rm -f {_PLACE}; systemctl daemon-reload")
+                node.run(f"systemctl disable --quiet --now {_UNIT}; rm -f {_PLACE}; systemctl daemon-reload")
                 node.run(["ip", "address", "del", f"{private(node)}/24", "dev", "eth0"], check=False)
 
 
