@@ -58,6 +58,7 @@ class Watched:
             "bin/listener": _LISTENER,
             "bin/look": _LOOK,
             "bin/mend": script("mend", f"systemctl stop {UNIT}; {_START}"),
+            "bin/update": script("update", ""),
             "bin/start_both": script("start_both", _START),
             "bin/stop_both": script("stop_both", f"systemctl stop {UNIT} 2>/dev/null"),
         }
@@ -66,6 +67,14 @@ class Watched:
         safekit(self.node, f"module install -m {NAME} /tmp/watched.safe -M 7 -r")
         safekit(self.node, f"config -m {NAME}")
         safekit(self.node, f"start -m {NAME}")
+
+    def edit(self, parts: str) -> None:
+        """Change the edited configuration of the module, nothing else."""
+        config = (
+            '<safe><service mode="light" boot="off" maxloop="3" loop_interval="1h">\n<user/>\n'
+            f"{parts}\n</service></safe>\n"
+        )
+        self.node.write(f"/opt/safekit/modules/{NAME}/conf/userconfig.xml", config.encode())
 
     def uninstall(self) -> None:
         """Stop and remove it."""

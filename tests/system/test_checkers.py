@@ -8,6 +8,8 @@ import pytest
 
 from tests.nodes import Lab, wait_for
 from tests.system.checked import NAME, PORT, UNIT, Watched
+from tests.system.mirror import NAME as NEEDED
+from tests.system.mirror import Mirror
 from tests.system.modules import NOTES
 from tests.system.product import kill_and_await, safekit, state, why
 
@@ -160,3 +162,55 @@ def test_during_maintenance_nothing_is_tested_and_the_setting_outlives_a_stop(wa
     watched.wait_calls("start_both", "stop_both", "start_both", "stop_both", "start_both")
     watched.wait("UP")
     wait_for("only the checkers are on", lambda: values() == ["up", "unknown"], timeout=20)
+
+
+def test_checkers_change_under_a_running_module_and_a_rule_does_not(watched: Watched) -> None:
+    errd = (
+        '<errd polltimer="1s"><proc name="gone" argregex="^no-such-process" class="mine" action="restart"/>'
+        f'<proc name="{UNIT}.service" service="yes" class="both" action="restart" restart_services="a, b"/></errd>'
+    )
+    watched.install(FAST)
+    watched.wait("UP")
+    watched.edit(errd + FAST.replace('"2s"', '"3s"'))
+    refused = safekit(watched.node, f"config -m {NAME}", check=False)
+    assert (
+        "line 3" in refused.err
+        and "handle_time" in refused.err
+        and "cannot change while the module runs" in refused.err
+    )
+    watched.edit(errd + '<check><intf ident="own"><to local_addr="127.0.0.1"/></intf></check>' + FAST)
+    assert "updated" in safekit(watched.node, f"update -m {NAME}").out
+    assert watched.calls() == ["start_both", "update"]
+
+    def value(name: str) -> str:
+        return safekit(watched.node, f"get -r {name} -m {NAME}", check=False).out.strip()
+
+    wait_for("the new checkers speak", lambda: value("intf.own") == value(f"proc.{UNIT}.service") == "up", timeout=30)
+    assert value("proc.gone") != "down"
+    watched.node.run(f"systemctl kill --signal=KILL {UNIT}")
+    watched.wait_calls("start_both", "update", "stop_both", "start_both")
+    arguments = watched.node.run(f"grep start_both {NOTES}/{NAME}.calls | tail -n 1").out
+    assert arguments.rstrip().endswith("-Services a, b")
+    watched.wait("UP")
+    safekit(watched.node, f"errd enable mine -m {NAME}")
+    wait_for("the class is watched", lambda: "Process gone not running" in watched.log(), timeout=30)
+    assert "Action restart called by errd: Process gone not running" in watched.log()
+
+
+def test_a_module_waits_for_the_one_that_it_needs_and_follows_its_restart(watched: Watched, mirror: Mirror) -> None:
+    primary, secondary = mirror.roles()
+    watched.install(
+        f'<check><module name="{NEEDED}" ident="it"><to addr="{primary.address}" interval="1s"/></module></check>{FAST}'
+    )
+    watched.wait("UP")
+    safekit(primary, f"restart -m {NEEDED}")
+    wait_for("it follows", lambda: watched.calls() == ["start_both", "stop_both", "start_both"], timeout=60)
+    assert any("called by modulecheck: module m began its service anew" in line for line in watched.log())
+    mirror.wait_roles(primary)
+    watched.wait("UP")
+    safekit(primary, f"swap -m {NEEDED}")
+    watched.wait("WAIT", "NotReady")
+    assert "module_failure" in state(watched.node, NAME)["reason"]
+    mirror.wait_roles(secondary)
+    safekit(secondary, f"swap -m {NEEDED}")
+    watched.wait("UP")

@@ -199,6 +199,10 @@ class SmallNode:
         self.infos[am] = replace(info, configured=False, signature=None, date=None)
         return info.configured
 
+    async def module_update(self, am: str) -> Applied:
+        info = self._info(am)
+        return Applied(info.signature != info.edited_signature, str(info.edited_signature), ("script update failed",))
+
     async def module_uninstall(self, am: str) -> bool:
         if am not in self.infos:
             return False

@@ -76,6 +76,7 @@ class Api:
             ("DELETE", module, self.module_uninstall),
             ("GET", module + "/package", self.module_package),
             ("POST", module + "/config", self.module_config),
+            ("POST", module + "/update", self.module_update),
             ("POST", module + "/confcheck", self.module_confcheck),
             ("POST", module + "/deconfig", self.module_deconfig),
             ("PUT", module + "/boot", self.module_boot),
@@ -224,6 +225,11 @@ class Api:
         body.finish()
         work = self._face.module_config(am, check)
         return answer(await (work if check else self._command(request, "config", am, "", work)))
+
+    async def module_update(self, request: Request) -> Response:
+        """POST /modules/AM/update."""
+        am = _am(request)
+        return answer(await self._command(request, "update", am, "", self._face.module_update(am)))
 
     async def module_confcheck(self, request: Request) -> Response:
         """POST /modules/AM/confcheck."""

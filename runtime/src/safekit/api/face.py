@@ -313,6 +313,9 @@ class NodeFace(ReplicationFace, WitnessFace, Protocol):
     async def module_config(self, am: str, check: bool) -> Applied:
         """Apply the edited configuration."""
 
+    async def module_update(self, am: str) -> Applied:
+        """Take over what was changed in the edited configuration while the module runs, and call its `update` script."""
+
     async def module_confcheck(self, am: str) -> tuple[str, ...]:
         """Validate the edited configuration; the warnings."""
 

@@ -27,7 +27,7 @@ Word = Annotated[Switch, typer.Argument(metavar="|".join(Switch))]
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    for command in (config, deconfig, confcheck, confinfo, boot, checker, errd, failover):
+    for command in (config, update, deconfig, confcheck, confinfo, boot, checker, errd, failover):
         app.command(rich_help_panel="Configuration")(command)
     app.command(rich_help_panel="Node")(level)
     module = typer.Typer(no_args_is_help=True, help="Install, package and remove modules.")
@@ -41,10 +41,17 @@ def register(app: typer.Typer) -> None:
 
 
 def config(ctx: typer.Context, module: Module) -> None:
-    """Apply the edited configuration of the module."""
+    """Apply the edited configuration of the module; while it runs, only what may change then."""
     done = context(ctx).client.post("modules", module, "config", check=False)
     warn(done["warnings"])
     typer.echo(f"{module}: {'applied' if done['changed'] else 'unchanged'}, signature {done['signature']}")
+
+
+def update(ctx: typer.Context, module: Module) -> None:
+    """Take changes of the configuration over while the module runs, and call its script `update`."""
+    done = context(ctx).client.post("modules", module, "update")
+    warn(done["warnings"])
+    typer.echo(f"{module}: {'updated' if done['changed'] else 'unchanged'}, signature {done['signature']}")
 
 
 def deconfig(ctx: typer.Context, module: Module) -> None:

@@ -2,11 +2,12 @@
 
 The grammar stands in `schema/*.xsd`, once; everything else reads it there. Nothing here looks at the machine: the same
 file gives the same value on every node. The way through: `document` (bytes to typed tree), `build` (tree to `model`),
-`checks` (one file), `placement` (against the cluster and the other modules), `support` (what the runtime does not do
-yet). Packages are a door of their own: `safekit.config.package`.
+`checks` (one file), `dynamic` (what may change while the module runs), `placement` (against the cluster and the other
+modules), `support` (what the runtime does not do yet). Packages are a door of their own: `safekit.config.package`.
 """
 
 from safekit.config.cluster import Cluster, Lan, Node, Witness, load_cluster
+from safekit.config.dynamic import check_dynamic
 from safekit.config.errors import ConfigError, ConfigWarning
 from safekit.config.model import (
     Check,
@@ -88,6 +89,7 @@ __all__ = [
     "VirtualAddr",
     "VirtualHostname",
     "Witness",
+    "check_dynamic",
     "check_module",
     "failover_rules",
     "load_cluster",

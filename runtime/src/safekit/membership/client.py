@@ -108,6 +108,10 @@ class Pulse:
                 self._known[channel.name].redefined(previous)
             raise
 
+    def forget(self, name: str) -> None:
+        """Forget what is known of a channel, and beat on: the next `set_channel` tells everything about it anew."""
+        self._forget(name)
+
     async def remove_channel(self, name: str) -> None:
         """Say goodbye on a channel and forget it; the peers see `PeerLost(left=True)` at once."""
         self._forget(name)

@@ -45,12 +45,15 @@ def check_machine(
     number: int,
     others: Mapping[str, UserConfig],
     paths: Paths,
+    running: UserConfig | None = None,
 ) -> None:
-    """All that can be checked here while the module is stopped."""
+    """All that can be checked here. `running`: what a module that runs has in force, which it holds already."""
     _check_needed(config, name)
-    _check_addresses(config, node, name, paths)
-    _check_folders(config, others)
-    _check_ports(config, cluster, node, number)
+    if running is None:
+        _check_addresses(config, node, name, paths)
+        _check_folders(config, others)
+    if running is None or ports(running, number) != ports(config, number):
+        _check_ports(config, cluster, node, number)
 
 
 def _check_needed(config: UserConfig, name: str) -> None:

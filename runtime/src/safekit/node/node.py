@@ -40,7 +40,7 @@ from safekit.api.face import (
 from safekit.api.replicated import Comparison, ComparisonKind, SyncPolicy
 from safekit.api.witness import WitnessInfo
 from safekit.automaton.vocabulary import Action as Verb
-from safekit.automaton.vocabulary import Command, Role
+from safekit.automaton.vocabulary import Command, Readiness, Role
 from safekit.checkers import Sighting
 from safekit.config import ConfigError, UserConfig, check_module, load_cluster, ports
 from safekit.files import UnreadableFile
@@ -61,6 +61,9 @@ from safekit.store.command_log import CommandLog
 from safekit.store.entries import Change, CommandEntry, LogEntry, ResourceValue
 
 AnyModule = MirrorModule | FarmModule
+
+DYNAMIC = ((Role.ALONE, Readiness.READY), (Role.UP, Readiness.READY), (Role.WAIT, Readiness.NOT_READY))
+"""Where the configuration of a module that runs may change (spec §3.0)."""
 
 PULSE_WAIT = timedelta(seconds=30)
 """How long the daemon waits for `safekit-pulse` before it gives up and is started again."""
@@ -426,9 +429,26 @@ class Node:
             )
         return module
 
+    @staticmethod
+    def _is_stopped(module: AnyModule) -> bool:
+        return module.state.role is Role.STOP and not module.state.plan
+
+    def _require_stable(self, module: AnyModule) -> None:
+        """A configuration changes under a running module only where nothing else moves (spec §3.0)."""
+        state = module.state
+        where = (state.role, state.readiness)
+        if state.plan or where not in DYNAMIC:
+            expected = ", ".join(f"{role} ({readiness})" for role, readiness in DYNAMIC)
+            name = module.around.name
+            raise FaceError(
+                "module.running",
+                f"module {name} is in {state.role} {state.readiness}: a configuration is applied in STOP, {expected}",
+                module=name,
+            )
+
     def _require_stopped(self, am: str, why: str) -> None:
         module = self._modules.get(am)
-        if module is not None and (module.state.role is not Role.STOP or module.state.plan):
+        if module is not None and not self._is_stopped(module):
             state = f"{module.state.role} {module.state.readiness}"
             raise FaceError("module.running", f"module {am} is in {state}: stop it first, {why}", module=am)
 
@@ -459,6 +479,8 @@ class Node:
 
     def _check_config(self, am: str) -> UserConfig:
         """Everything that can be said against the edited configuration. Raises ConfigError or FaceError."""
+        module = self._modules.get(am)
+        running = None if module is None or self._is_stopped(module) else module.around.config
         number, applied = self._require_installed(am), self._require_cluster()
         config = self._trees.load_edited(am, dict(os.environ))
         others = {name: module.around.config for name, module in self._modules.items() if name != am}
@@ -474,7 +496,7 @@ class Node:
             )
         numbers = {name: module.around.id for name, module in self._modules.items()}
         check_module(config, applied.cluster, applied.node, others, number, numbers)
-        checks.check_machine(config, applied.cluster, applied.node, am, number, others, self._paths)
+        checks.check_machine(config, applied.cluster, applied.node, am, number, others, self._paths, running)
         return config
 
     async def module_confcheck(self, am: str) -> tuple[str, ...]:
@@ -492,31 +514,72 @@ class Node:
             before, edited = self._trees.applied(am), self._trees.signature_of_edited(am)
             if before is not None and before.signature == edited and am in self._modules:
                 return Applied(False, before.signature)
-            self._require_stopped(am, "then apply the configuration")
+            present = self._modules.get(am)
+            running = present is not None and not self._is_stopped(present)
+            later: tuple[str, ...] = ()
+            if present is not None and running:
+                self._require_stable(present)
             config = await asyncio.to_thread(self._check_config, am)
-            warnings = tuple(str(warning) for warning in config.warnings)
+            if running:
+                later = await asyncio.to_thread(self._trees.check_dynamic, am, dict(os.environ))
+            warnings = (*(str(warning) for warning in config.warnings), *later)
             if check:
                 return Applied(True, edited or "", warnings)
             applied = await asyncio.to_thread(self._trees.apply, am, config)
+            state = present.state.role.value if present is not None else "STOP"
             for script in ("config", "postconfig"):
-                trouble = await self._script(am, script)
+                trouble = await self._script(am, script, state)
                 if trouble:
                     await asyncio.to_thread(self._trees.revert, am)
                     raise FaceError("action.refused", f"{trouble}; the former configuration stays in force")
             await asyncio.to_thread(self._trees.keep, am)
-            await self._close_module(am)
-            module = await self._open_module(am, config)
+            module = await self._reopen(am, config)
             module.log.write("safekit", "U", f"configuration {applied.signature} applied")
             for warning in warnings:
                 module.log.write("safekit", "I", warning)
             await module.resume()
             self._changed()
+            if running:
+                warnings = (*warnings, *await self._updated(module))
             return Applied(True, applied.signature, warnings)
 
-    async def _script(self, am: str, name: str) -> str:
+    async def module_update(self, am: str) -> Applied:
+        """Take over what was changed in the edited configuration while the module runs, and call its `update` script."""
+        module, before = self._require(am), self._trees.applied(am)
+        if before is None or before.signature != self._trees.signature_of_edited(am):
+            return await self.module_config(am, check=False)
+        async with self._changing:
+            if self._is_stopped(module):
+                return Applied(False, before.signature)
+            self._require_stable(module)
+            module = await self._reopen(am, module.around.config)
+            await module.resume()
+            self._changed()
+            return Applied(True, before.signature, await self._updated(module))
+
+    async def _reopen(self, am: str, config: UserConfig) -> AnyModule:
+        """Begin anew with this configuration, as after a restart of the daemon: nothing that runs is stopped.
+
+        What is known of the other nodes is asked of the pulse again.
+        """
+        present = self._modules.get(am)
+        if present is not None:
+            self._pulse.forget(present.channel)
+        await self._close_module(am)
+        return await self._open_module(am, config)
+
+    async def _updated(self, module: AnyModule) -> tuple[str, ...]:
+        """Tell the application that its configuration is another one; what it says against it is a warning."""
+        trouble = await self._script(module.around.name, "update", module.state.role.value)
+        if trouble:
+            module.log.write("userplug", "C", trouble)
+        return (trouble,) if trouble else ()
+
+    async def _script(self, am: str, name: str, state: str = "STOP") -> str:
         """Run a script of the configuration; what went wrong, empty if nothing did."""
         ticket = f"config.{time.time_ns()}"
-        result = await self._scripts.run(ScriptCall(am, name, "STOP", "STOP", "config", ticket))
+        action = "update" if name == "update" else "config"
+        result = await self._scripts.run(ScriptCall(am, name, state, state, action, ticket))
         if result.outcome in (Outcome.OK, Outcome.SKIPPED):
             return ""
         return f"script {name} failed ({result.reason or f'exit code {result.exit_code}'})"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from safekit.config import UserConfig, load_userconfig
+from safekit.config import UserConfig, check_dynamic, load_userconfig
 from safekit.config.package import extract, read_package, read_tree, write_package
 from safekit.files import UnreadableFile, read_json, sync_folder, write_json
 from safekit.paths import Paths
@@ -64,6 +64,12 @@ class ModuleTrees:
     def load_edited(self, name: str, environment: dict[str, str]) -> UserConfig:
         """The edited configuration. Raises ConfigError."""
         return _load(self._paths.module(name) / "conf" / "userconfig.xml", environment)
+
+    def check_dynamic(self, name: str, environment: dict[str, str]) -> tuple[str, ...]:
+        """Whether a running module can take the edited configuration; warnings. Raises ConfigError."""
+        active = (self._paths.active(name) / "conf" / "safeconf.xml").read_text()
+        edited = self._paths.module(name) / "conf" / "userconfig.xml"
+        return check_dynamic(active, edited.read_bytes(), str(edited), environment)
 
     def load_active(self, name: str) -> UserConfig:
         """The applied configuration, macros already expanded. Raises ConfigError."""
