@@ -25,6 +25,7 @@ from safekit.api.face import (
     ModuleInfo,
     NodeInfo,
     StateInfo,
+    Switchable,
     WatchedProcess,
 )
 from safekit.api.replicated import Comparison, ComparisonKind, SyncPolicy
@@ -216,7 +217,7 @@ class SmallNode:
         self.infos[am] = replace(info, boot=boot)
         return info.boot != boot
 
-    async def module_switch(self, am: str, kind: Literal["checker", "errd"], on: bool, caller: Caller) -> bool:
+    async def module_switch(self, am: str, kind: Switchable, on: bool, caller: Caller) -> bool:
         self._info(am)
         return self.stores[am].set(f"usersetting.{kind}", "on" if on else "off")
 
