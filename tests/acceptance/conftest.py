@@ -105,17 +105,18 @@ GROUPS = "MCIF"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cases that install a module in a way of their own come after those that share it: fewer installations."""
+    """Cases that share a module stand together, those that install it in a way of their own at the end of their group."""
     items.sort(key=_place)
 
 
-def _place(item: pytest.Item) -> tuple[int, bool, int]:
+def _place(item: pytest.Item) -> tuple[int, int, int]:
     mark = item.get_closest_marker("case")
     if mark is None:
-        return len(GROUPS), False, 0
+        return len(GROUPS), 0, 0
     number: str = mark.args[0]
     names = getattr(item, "fixturenames", ())
-    return GROUPS.index(number[0]), any(name.startswith("bare_") for name in names), IDS.index(number)
+    shared = 1 if "checked" in names else 2 if any(name.startswith("bare_") for name in names) else 0
+    return GROUPS.index(number[0]), shared, IDS.index(number)
 
 
 # --- the report ---
