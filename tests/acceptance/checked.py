@@ -45,9 +45,9 @@ done
 """
 
 _AIDS = """\
-[ -e {notes}/broken ] && exit 0
 systemctl is-active --quiet aid-one || systemd-run --quiet --collect --unit=aid-one sleep 7200
 systemctl is-active --quiet aid-two || systemd-run --quiet --collect --unit=aid-two sleep 7300
+[ -e {notes}/broken ] && exit 0  # the ledger cannot be started
 """
 _HEAL = f"rm -f {NOTES}/ill-again {NOTES}/ill-away {NOTES}/ill-ruled\n"
 """What a start mends, as a restart of an application does."""

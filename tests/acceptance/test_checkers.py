@@ -167,7 +167,7 @@ def test_c10_a_module_that_keeps_failing_is_stopped_where_it_fails(checked: Chec
     pair.wait_called(primary, "start_prim")
     wait_state(primary, NAME, "PRIM")
     pair.forget_calls()
-    primary.run(f"echo '[Service]' >{NOTES}/broken; systemctl kill --signal=KILL {LEDGER}")
+    primary.run(f"touch {NOTES}/broken; systemctl kill --signal=KILL {LEDGER}")
     wait_state(primary, NAME, "STOP", substate="NotReady", timeout=120)
     assert pair.names(primary).count("start_prim") == 3
     assert pair.said(primary, "Action stop called by maxloop")
@@ -180,7 +180,8 @@ def test_c11_an_address_that_somebody_removes_moves_the_module(checked: Checked)
     pair = checked.pair
     primary, secondary = pair.roles()
     seen = mark(primary, NAME)
-    primary.run(f"ip address del {pair.address}/24 dev eth0")
+    held = f"ip -o address show to {pair.address} | awk '{{ print $4, \"dev\", $2 }}'"
+    primary.run(f"ip address del $({held})")
     wait_state(secondary, NAME, "ALONE,PRIM", timeout=60)
     pair.wait_roles(secondary)
     assert pair.said(primary, f"Resource ip.{pair.address} set to down", seen)
