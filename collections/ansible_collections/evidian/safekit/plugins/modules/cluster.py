@@ -82,6 +82,25 @@ options:
               laddr:
                 description: The local address of the node, only with address translation.
                 type: str
+  witness:
+    description:
+      - The third place that remembers who may serve a mirror, see P(evidian.safekit.witness#role). Only with O(lans).
+    type: dict
+    suboptions:
+      name:
+        description: Its name in messages.
+        type: str
+        required: true
+      addr:
+        description: Its address as the nodes see it.
+        type: str
+        required: true
+      port:
+        description: The UDP port on which it listens. The node's default is 4803.
+        type: int
+      cluster:
+        description: The name of this cluster at the witness, which may serve many. The node's default is V(cluster).
+        type: str
   key:
     description:
       - The cluster key in base64.
@@ -185,13 +204,22 @@ LANS_OPTIONS = {
 }
 
 
+WITNESS_OPTIONS = {
+    "name": {"type": "str", "required": True},
+    "addr": {"type": "str", "required": True},
+    "port": {"type": "int"},
+    "cluster": {"type": "str"},
+}
+
+
 def wanted_cluster(params: dict[str, t.Any]) -> WantedCluster:
     if params["state"] == "absent":
         return WantedCluster(None)
     xml = params["cluster_xml"]
     if xml is None:
         try:
-            xml = to_xml({"lans": params["lans"]}, CLUSTER)
+            parts = {part: params[part] for part in ("lans", "witness") if params[part] is not None}
+            xml = to_xml(parts, CLUSTER)
         except MarkupError as error:
             raise PlanError(str(error)) from None
     return WantedCluster(xml, params["key"], params["locked"])
@@ -203,11 +231,12 @@ def main(transport: t.Optional[Transport] = None) -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "cluster_xml": {"type": "str"},
             "lans": {"type": "dict", "options": LANS_OPTIONS},
+            "witness": {"type": "dict", "options": WITNESS_OPTIONS},
             "key": {"type": "str", "no_log": True},
             "locked": {"type": "bool"},
             **CONNECTION_OPTIONS,
         },
-        mutually_exclusive=[("cluster_xml", "lans")],
+        mutually_exclusive=[("cluster_xml", "lans"), ("cluster_xml", "witness")],
         required_if=[("state", "present", ("cluster_xml", "lans"), True)],
         supports_check_mode=True,
     )

@@ -49,6 +49,8 @@ class FakeNode:
         self.key = None
         self.locked = False
         self.modules = {}
+        self.witness = {"serving": False, "addr": None, "port": 4803, "clusters": []}
+        self.witness_keys = {}
         self.orders = []
         self.refuse = {}
         self.after_action = {
@@ -88,9 +90,33 @@ class FakeNode:
             return {"name": self.name, "hostname": self.name, "version": "0", "os": "Linux", "uptime_s": 1.0}
         if parts[0] == "cluster":
             return self.answer_cluster(method, parts[1:], data)
+        if parts[0] == "witness":
+            return self.answer_witness(method, parts[1:], data)
         if parts == ["modules"]:
             return {"modules": [self.info(name) for name in sorted(self.modules)]}
         return self.answer_module(method, parts[1], parts[2:], data, query)
+
+    def answer_witness(self, method, rest, data):
+        if not rest:
+            return self.witness
+        name, others = rest[1], [cluster for cluster in self.witness["clusters"] if cluster["name"] != rest[1]]
+        if method == "DELETE":
+            changed, self.witness = len(others) < len(self.witness["clusters"]), {**self.witness, "clusters": others}
+            self.witness_keys.pop(name, None)
+            return {"changed": changed}
+        known = self.witness_keys.get(name)
+        if known is not None and known != data["key"] and not data["replace_key"]:
+            raise Refusal(409, "witness.other_key", f"this witness serves a cluster {name} with another key")
+        wanted = {
+            "serving": True,
+            "addr": data["addr"] or self.witness["addr"],
+            "port": data["port"] or self.witness["port"],
+            "clusters": [*others, {"name": name, "nodes": sorted(data["nodes"]), "registers": []}],
+        }
+        changed = (wanted, known) != (self.witness, data["key"])
+        if not data["check"]:
+            self.witness, self.witness_keys[name] = wanted, data["key"]
+        return {"changed": changed}
 
     def answer_cluster(self, method, rest, data):
         if rest == ["key"]:

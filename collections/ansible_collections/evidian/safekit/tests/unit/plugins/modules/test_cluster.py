@@ -41,6 +41,14 @@ def test_a_cluster_is_defined_once(monkeypatch):
     assert node.cluster == XML
 
 
+def test_a_cluster_has_the_witness_that_it_names(monkeypatch):
+    node = FakeNode()
+    four_calls(
+        cluster.main, node, monkeypatch, lans=LANS, witness={"name": "w", "addr": "192.0.2.9", "cluster": "shop"}
+    )
+    assert '<witness name="w" addr="192.0.2.9" cluster="shop"/>' in node.cluster
+
+
 def test_the_xml_document_and_the_data_are_the_same_definition(monkeypatch):
     node = FakeNode()
     run(cluster.main, node, monkeypatch, lans=LANS)
@@ -150,7 +158,7 @@ def test_a_document_that_is_no_cluster_is_refused_before_the_node_is_asked(monke
     node = FakeNode()
     result = run(cluster.main, node, monkeypatch, cluster_xml="<cluster>\n<lan/></cluster>")
     assert result["failed"] and node.orders == []
-    assert result["msg"] == "cluster.xml: line 2: unknown element <lan> in <cluster>, expected one of: lans"
+    assert result["msg"] == "cluster.xml: line 2: unknown element <lan> in <cluster>, expected one of: lans, witness"
 
 
 def test_exactly_one_form_of_the_definition_is_needed(monkeypatch):
