@@ -210,7 +210,8 @@ class WitnessClient:
             due = [watched.due for watched in self._watched.values()]
             pause = max(0.0, min(due, default=now + self._pulse_s) - self._clock())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(pause, 0.001))
+                async with asyncio.timeout(max(pause, 0.001)):
+                    await self._wake.wait()
 
     def _turn(self, module: str, watched: _Watched, now: float) -> None:
         if now >= watched.due:
