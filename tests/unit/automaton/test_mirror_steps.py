@@ -27,6 +27,7 @@ from safekit.automaton.mirror import (
 from safekit.automaton.vocabulary import (
     Action,
     Become,
+    Checkers,
     Command,
     Connect,
     DataAlone,
@@ -597,3 +598,12 @@ def test_a_limit_of_an_earlier_restart_does_not_limit_the_next() -> None:
     after = replace(PRIM, row="restart_prim", services=("a",))
     whole, _, _ = performs(after, Command(Action.RESTART))
     assert (whole.row, whole.services) == ("restart_prim", ())
+
+
+def test_a_primary_that_is_cut_off_gives_its_address_up_before_its_application_stops() -> None:
+    state, asked, _ = performs(PRIM, Held(("splitbrain_failure",)))
+    assert state.row == "yield_prim" and [perform.step for perform in asked] == [Checkers("prim", False)]
+    state, _, _ = performs(replace(ALONE, record=BOTH), Held(("splitbrain_failure",)))
+    assert state.row == "yield_alone"
+    state, _, _ = performs(SECOND, Held(("splitbrain_failure",)))
+    assert state.row == "leave_second"

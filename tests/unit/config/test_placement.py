@@ -282,3 +282,29 @@ def test_a_witness_is_no_node_of_the_mirror(address: str) -> None:
 
 def test_another_node_of_the_cluster_may_be_the_witness_of_a_mirror() -> None:
     check_module(load(mirror()), load_cluster(witnessed("192.0.2.13")), "n1", {}, 1)
+
+
+SPLITBRAIN = '<check><splitbrain arg="192.0.2.1"/></check>'
+
+
+@pytest.mark.parametrize(
+    ("text", "decides"),
+    [
+        (mirror(), "none"),
+        (mirror(SPLITBRAIN), "ping"),
+        (mirror(SPLITBRAIN, attributes='quorum="ping"'), "ping"),
+        (mirror(SPLITBRAIN, attributes='quorum="none"'), "none"),
+    ],
+)
+def test_pinged_machines_decide_where_nobody_else_does(text: str, decides: str) -> None:
+    assert quorum_of(load(text), cluster()) == decides
+
+
+def test_machines_that_are_not_pinged_and_pings_without_a_machine_are_told() -> None:
+    (warning,) = load(mirror(SPLITBRAIN, attributes='quorum="none"')).warnings
+    assert (warning.element, warning.reason) == (
+        "splitbrain",
+        'the machines are not pinged, because quorum="none" decides',
+    )
+    with pytest.raises(ConfigError, match="there is no machine to ping"):
+        load(mirror(attributes='quorum="ping"'))

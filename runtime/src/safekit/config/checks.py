@@ -124,9 +124,31 @@ def check_service(service: model.Service, problems: Problems) -> None:
         _check_errd(service.errd, service.user is not None, problems)
     if service.check:
         _check_check(service.check, service.mode, problems)
+    _check_quorum(service, problems)
     if service.failover_rules:
         _check_failover(service.failover_rules, problems)
         check_rules(service, problems)
+
+
+def _check_quorum(service: model.Service, problems: Problems) -> None:
+    splitbrain = service.check.splitbrain if service.check else None
+    if service.quorum == "ping" and splitbrain is None:
+        problems.error(
+            "config.missing",
+            "there is no machine to ping",
+            line=service.line,
+            element="service",
+            attribute="quorum",
+            value="ping",
+            expected='<splitbrain arg="ADDRESS …"/> in <check>',
+        )
+    if splitbrain is not None and service.quorum not in (None, "ping"):
+        problems.warn(
+            "config.no_effect",
+            f'the machines are not pinged, because quorum="{service.quorum}" decides',
+            line=splitbrain.line,
+            element="splitbrain",
+        )
 
 
 def _unique(named: Iterable[tuple[object, int]], element: str, attribute: str, problems: Problems) -> None:

@@ -101,8 +101,12 @@ def module_nodes(userconfig: UserConfig, cluster: Cluster) -> tuple[str, ...]:
 
 
 def quorum_of(userconfig: UserConfig, cluster: Cluster) -> Quorum:
-    """Who decides for this mirror when its nodes no longer hear each other: a witness as soon as there is one."""
-    return userconfig.service.quorum or ("witness" if cluster.witness else "none")
+    """Who decides for this mirror when its nodes no longer hear each other: a witness as soon as there is one, else the
+    machines that `<splitbrain>` names.
+    """
+    service = userconfig.service
+    pinged = service.check is not None and service.check.splitbrain is not None
+    return service.quorum or ("witness" if cluster.witness else "ping" if pinged else "none")
 
 
 def nodes_asked(check: ModuleCheck, cluster: Cluster, node_name: str) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ from safekit.automaton.vocabulary import (
     StepDone,
     Vip,
 )
-from safekit.config import ports
+from safekit.config import ports, quorum_of
 from safekit.membership import (
     ChannelError,
     HeartbeatChannel,
@@ -65,6 +65,7 @@ from safekit.module.engine import Module, StepError, Surroundings
 from safekit.module.record import read_record, write_record
 from safekit.module.replica import Replica
 from safekit.module.settings import Settings
+from safekit.module.split_brain import SplitBrain
 from safekit.module.words import read_payload, write_payload
 from safekit.replication import ResyncProgress
 from safekit.replication.durable import copy_is_inconsistent
@@ -100,6 +101,9 @@ class MirrorModule(Module[MirrorState]):
         self.record_file = surroundings.paths.module_var(surroundings.name) / "data.json"
         super().__init__(surroundings)
         self.replica = None if service.rfs is None else Replica(self, service.rfs)
+        pinged = quorum_of(surroundings.config, surroundings.cluster) == "ping"
+        check = service.check.splitbrain if pinged and service.check else None
+        self.split_brain = None if check is None else SplitBrain(self, check)
 
     def _make_vip(self) -> Any:
         vip = self.around.config.service.vip
@@ -165,6 +169,8 @@ class MirrorModule(Module[MirrorState]):
                 await self._release_vip()
             case Checkers(when, up):
                 self._set_checkers(when, up)
+                if self.split_brain is not None and (when, up) == ("pre", True):
+                    self.split_brain.began()
             case DataPrimary() | DataSecondary() | DataAlone() | DataHandover() | DataStop() | Pair() | Publish():
                 if self.replica is not None:
                     await self.replica.carry_out(step_, state)
@@ -267,7 +273,7 @@ class MirrorModule(Module[MirrorState]):
             case _:
                 pass
 
-    def _take_peer(self) -> None:
+    def _take_peer(self, confirmed: bool = False) -> None:
         self._peer_moved = False
         if not self._channel_open:
             return
@@ -276,9 +282,15 @@ class MirrorModule(Module[MirrorState]):
         if known.alive is None or (known.alive and known.payload is None):
             return
         was_alive = self._peer.alive
+        if known.alive and self.split_brain is not None:
+            self.split_brain.heard()
         peer = replace(self._peer, alive=known.alive, version=self._peer.version + 1)
         if known.payload is not None:
             peer = read_payload(known.payload, peer)
+        asked = was_alive and not peer.alive and not confirmed and self.split_brain
+        if asked and asked.asks(self.state):
+            asked.ask(lambda: self._take_peer(confirmed=True))
+            return
         if was_alive and not peer.alive and peer.role is not Role.STOP:
             self.witness("heart", "C", f"no heartbeat from {self.peer_node}")
         self._heard(peer)
@@ -344,6 +356,8 @@ class MirrorModule(Module[MirrorState]):
                 await self.replica.pick_up(state)
             self.replica.watch.started(anew=False)
         self._set_checkers("pre", True)
+        if self.split_brain is not None:
+            self.split_brain.began(state.held)
         if state.role in (Role.PRIM, Role.ALONE) and state.readiness is Readiness.READY:
             try:
                 await self._take_vip()

@@ -29,6 +29,7 @@ are marked as derived in the spec and would add a second way to say the same.
 
 from __future__ import annotations
 
+from safekit.automaton.mirror.decisions import SPLIT_BRAIN_RULE
 from safekit.automaton.mirror.machine import record_for, refusal, step
 from safekit.automaton.mirror.plans import PLANS
 from safekit.automaton.mirror.speech import spoken
@@ -51,6 +52,7 @@ from safekit.automaton.mirror.values import (
 
 __all__ = [
     "PLANS",
+    "SPLIT_BRAIN_RULE",
     "Answered",
     "DataPhase",
     "DataSaid",

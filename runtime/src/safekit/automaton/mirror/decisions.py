@@ -22,6 +22,10 @@ SECONDARY_RULES = ("rfs_syncat_wait",)
 """Wait-rules about being a secondary (spec §4.9.5): they do not hold a node that serves, or that must."""
 
 
+SPLIT_BRAIN_RULE = "splitbrain_failure"
+"""This node is cut off from the rest of the network (spec §4.6)."""
+
+
 def _holding(state: MirrorState, serves: bool) -> tuple[str, ...]:
     return tuple(rule for rule in state.held if not (serves and rule in SECONDARY_RULES))
 
@@ -364,7 +368,8 @@ def _decide_primary(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]
     holding = _holding(state, True)
     if state.wish is Wish.STOPPED or holding:
         reason = state.reason if state.wish is Wish.STOPPED else f"rule {holding[0]}"
-        return _go(state, f"leave_{prefix}", reason)
+        cut_off = SPLIT_BRAIN_RULE in holding  # the peer may serve: writes that this node holds end in an error
+        return _go(state, f"yield_{prefix}" if cut_off else f"leave_{prefix}", reason)
     if state.role is PRIM:
         return _decide_prim(state)
     return _decide_alone(state)

@@ -27,6 +27,7 @@ class Policy(StrEnum):
     """Who decides that a node may serve alone (`docs/architecture.md`, "Who may serve")."""
 
     NONE = "none"  # silence: both nodes may go on alone
+    PING = "ping"  # silence, once a machine of the network answers this node (`module/split_brain.py`)
     MANUAL = "manual"  # the primary by itself, the secondary never by itself
     WITNESS = "witness"  # the register of a third node
 
