@@ -69,7 +69,7 @@ class Pair(Mirror):
     def mend_lan(self) -> None:
         """The lan that was lost inside of a node is back."""
         for node in self.nodes:
-            node.run(f"rm -f {NOTES}/hang-* {NOTES}/slow-*; nft delete table inet {FAULTS} 2>/dev/null", check=False)
+            node.run(f"rm -f {NOTES}/hang-* {NOTES}/hold-*; nft delete table inet {FAULTS} 2>/dev/null", check=False)
 
     # --- what cases ask ---
 

@@ -60,7 +60,7 @@ class Mirror:
         self.lab.heal()
         self.writer.abandon()
         for node in self.nodes:
-            tidy = f"rm -f {NOTES}/hang-* {NOTES}/slow-*; nft delete table inet {FAULTS} 2>/dev/null"
+            tidy = f"rm -f {NOTES}/hang-* {NOTES}/hold-*; nft delete table inet {FAULTS} 2>/dev/null"
             if not node.run(tidy, check=False).ok and not node.is_on():
                 node.power_on()
         if self.are_ready():

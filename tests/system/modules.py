@@ -9,11 +9,11 @@ LEDGER_PORT = 7000
 
 _SCRIPT = """\
 #!/bin/sh
-# Notes each call; {name} hangs or takes its time when the test asks for it.
+# Notes each call; {name} hangs, or waits to be let go, when the test asks for it.
 mkdir -p {notes}
 printf '%s %s %s\\n' "$(date +%s.%N)" {name} "$*" >>{notes}/$SAFEMODULE.calls
 [ ! -e {notes}/hang-{name} ] || sleep 600
-[ ! -e {notes}/slow-{name} ] || sleep "$(cat {notes}/slow-{name})"
+while [ -e {notes}/hold-{name} ]; do sleep 0.1; done
 {then}
 exit 0
 """

@@ -75,13 +75,14 @@ def test_ten_kills_of_the_pulse_are_no_failover(mirror: Mirror) -> None:
 
 def test_kill_of_safekitd_within_a_script_runs_it_once_and_goes_on(mirror: Mirror) -> None:
     primary, secondary = mirror.roles()
-    primary.run(f"echo 4 >{NOTES}/slow-start_prim")
+    primary.run(f"touch {NOTES}/hold-start_prim")
     mirror.forget_calls()
     safekit(primary, f"restart -m {NAME}")
     wait_for("start_prim runs", lambda: "start_prim" in [name for _, name in mirror.calls(primary)])
     kill_and_await(primary, "safekitd")
     kill_and_await(primary, "safekitd")
     assert shown(primary, NAME) == "PRIM Transient"
+    primary.run(f"rm {NOTES}/hold-start_prim")
     wait_state(primary, NAME, "PRIM")
     assert [name for _, name in mirror.calls(primary)].count("start_prim") == 1
     assert primary.succeeds(["systemctl", "is-active", "--quiet", f"ledger-{NAME}"])

@@ -74,16 +74,26 @@ def test_kills_of_safekitd_under_pgbench_fail_no_transaction(database: tuple[Nod
     who = ["-h", address, "-U", "postgres"]
     client.run(["pgbench", "--initialize", "--quiet", "--scale=1", *who, "postgres"], timeout=60)
     marks = {node: mark(node, NAME) for node in (primary, secondary)}
-    load = client.start(
-        ["pgbench", "--no-vacuum", "--client=4", "--jobs=1", f"--time={SECONDS}", "--progress=1", *who, "postgres"]
-    )
-    for _ in range(KILLS):
-        kill_and_await(primary, "safekitd")
-    assert load.alive, "the load ended before the last kill"
-    done = load.wait(SECONDS + 40)
-    assert "number of failed transactions: 0 (0.000%)" in done.out
-    assert "error" not in done.err.lower()
-    count = int(done.out.split("number of transactions actually processed:")[1].split()[0])
+    pgbench = [
+        "pgbench",
+        "--no-vacuum",
+        "--client=4",
+        "--jobs=1",
+        f"--time={SECONDS}",
+        "--progress=1",
+        *who,
+        "postgres",
+    ]
+    kills = count = 0
+    while kills < KILLS:
+        load = client.start(pgbench)
+        while load.alive and kills < KILLS:
+            kill_and_await(primary, "safekitd")
+            kills += 1
+        done = load.wait(SECONDS + 40)
+        assert "number of failed transactions: 0 (0.000%)" in done.out
+        assert "error" not in done.err.lower()
+        count += int(done.out.split("number of transactions actually processed:")[1].split()[0])
     asked = ["psql", *who, "-At", "-c", "SELECT count(*) FROM pgbench_history", "postgres"]
     assert int(client.out(asked)) == count > 0
     for node, state in ((primary, "PRIM Ready"), (secondary, "SECOND Ready")):

@@ -45,6 +45,7 @@ from safekit.membership import ChannelError, Pulse, PulseEvent
 from safekit.module.checking import KINDS, Checking, Place
 from safekit.module.chronicle import Chronicle
 from safekit.module.settings import Settings, read_settings, write_settings
+from safekit.module.underway import Underway
 from safekit.paths import Paths
 from safekit.scripts import Outcome, ScriptCall, ScriptRunner
 from safekit.store.entries import Change
@@ -97,6 +98,7 @@ class Module(ABC, Generic[S]):
         self.resources = Resources(name, paths.module_var(name) / "resource.db")
         self.settings = read_settings(paths.module_var(name) / "settings.json")
         service = surroundings.config.service
+        self._underway = Underway()
         self._guard = LoopGuard(service.maxloop, service.loop_interval.total_seconds())
         self._life = secrets.token_hex(6)
         self._since = datetime.now(UTC)
@@ -284,6 +286,8 @@ class Module(ABC, Generic[S]):
     async def _loop(self) -> None:
         while True:
             event = await self._events.get()
+            if isinstance(event, StepDone | StepFailed):
+                self._underway.ended(event.serial)
             before = self.state
             self.state, effects = self._step(before, event)
             if self.state != before:
@@ -301,8 +305,9 @@ class Module(ABC, Generic[S]):
                         self.witness(self._origin, level, message, about)
                     case Entered():
                         self._entered(effect)
-                    case Perform():
-                        self.spawn(self._perform(effect, self.state))
+                    case Perform(serial=serial):
+                        if self._underway.begins(serial):
+                            self.spawn(self._perform(effect, self.state))
                     case _:
                         self.spawn(self._effect(effect))
 
