@@ -7,7 +7,7 @@
 #define WINDOW_IDLE (6u << 20) // a part of the ring: what applications append always finds room
 #define INTERVAL_US 50000
 #define IDLE_US 250000    // an application that modified nothing for so long rests
-#define PAUSE_MOST 60u    // percent: the floor. As long as it worked would be half of the rate only on a machine that nobody else uses
+#define PAUSE_MOST 20u    // percent: the floor. Applications take their part of the machine besides, and that is most of what the rate loses
 #define TOO_LONG 125u     // percent of what it takes in quiet: the pause grows above it ...
 #define AS_IN_QUIET 110u  // ... and shrinks below
 #define NAP_US 1000       // less is not worth a sleep

@@ -3,9 +3,9 @@
 // Nothing of it is taken under a lock: the thread that copies calls throttle_turn() between two pieces, and waits there.
 //  - The window: bytes that the secondary has not acknowledged. Small while applications work, so that their frames and their syncs find short
 //    queues; large when they rest.
-//  - The pause: a share of the time that the last piece took, between nothing and three fifths of it. It grows while modifications of applications
-//    take longer than they did before the resync, and shrinks when they do not. Never more than that: it is the floor, a resync
-//    beside the busiest application keeps half of its rate.
+//  - The pause: a share of the time that the last piece took, between nothing and a fifth of it. It grows while modifications of applications
+//    take longer than they did before the resync, and shrinks when they do not. Never more than that: it is the floor. A resync
+//    beside the busiest application is to keep half of its rate, and that application takes its part of the machine besides.
 //  - options.resync_bandwidth: each copied byte buys its time.
 #pragma once
 #include "common.h"
