@@ -6,7 +6,7 @@ import pytest
 
 from safekit.config import failover_rules
 from safekit.rules import read_rules
-from tests.unit.config.samples import farm, load, mirror
+from tests.unit.config.samples import farm, light, load, mirror
 from tests.unit.config.test_wrong_input import refused
 
 CHECKS = (
@@ -44,7 +44,7 @@ def test_extends_no_leaves_only_the_rules_of_the_file() -> None:
         ("\n\na: if (custom.x = down) then stop();", 3, "=", "column 17: '=' has no meaning here"),
         ("a: if (tcp.wbe == down) then stop();", 1, "tcp.wbe", "there is no <tcp> with this ident; expected web"),
         ("a: if (ping.x == down) then stop();", 1, "ping.x", "there is no <ping> with this ident; expected router"),
-        ("a: if (remote.custom.x == down) then stop();", 1, "remote.custom.x", "not known here yet"),
+        ("a: if (remote.tcp.wbe == down) then stop();", 1, "remote.tcp.wbe", "there is no <tcp> with this ident"),
         ("\n--Lua Rules\nRules = Rules + { a=if_then('ip.x','down',Action.stop) }", 1, None, "a: if (ip.x == down) then stop();"),
     ],
 )  # fmt: skip
@@ -64,3 +64,9 @@ def test_two_sections_share_their_labels() -> None:
 
 def test_a_farm_has_nobody_to_swap_with() -> None:
     assert "swap()" in str(refused(farm("<failover>a: if (custom.x == down) then swap();</failover>")))
+
+
+def test_only_a_mirror_has_another_node_whose_resources_it_knows() -> None:
+    rule = "<failover><![CDATA[a: if (remote.custom.x == down) then stop();]]></failover>"
+    assert load(mirror(rule)).service.failover_rules is not None
+    assert "only a mirror knows resources of its other node" in refused(light(rule)).message

@@ -29,13 +29,14 @@ class Owner:
         self.said: list[str] = []
         self.verdict = Verdict()
         self.sightings: list[Sighting] = []
+        self.remote: dict[str, str] = {}
         self.checking: Checking
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._moved = asyncio.Condition()
 
     def build(self, text: str) -> Checking:
         """The checkers of this configuration."""
-        place = Place("shop", self.folder, {}, self._look, lambda _: ("n1",))
+        place = Place("shop", self.folder, {}, self._look, lambda _: ("n1",), lambda: self.remote)
         self.checking = Checking(
             load(text).service, place, None, self.resources, self, lambda: self.role, lambda _: True
         )
@@ -212,3 +213,33 @@ async def test_a_restart_can_be_limited_to_some_services(owner: Owner) -> None:
     checking.start("both")
     await owner.until(lambda: owner.asked == [(Action.RESTART, "errd", ("a", "b"))])
     assert "Action restart of a, b called by errd: Service no-such-unit.service not running" in owner.said
+
+
+async def test_rules_know_resources_of_the_other_node_and_tell_it_those_that_its_rules_ask_for(owner: Owner) -> None:
+    checking = owner.build(
+        mirror(
+            '<failover period="1s" handle_time="1s"><![CDATA['
+            "theirs: if (custom.disk == down && remote.custom.disk == up) then swap();"
+            "any: if (remote.ping.? == down) then restart();]]></failover>"
+        )
+    )
+    for name, value in (("custom.disk", "down"), ("custom.other", "up"), ("ping.router", "up"), ("tcp.web", "up")):
+        owner.resources.set(name, value)
+    assert checking.for_the_other_node() == {"custom.disk": "down", "ping.router": "up"}
+    checking.start("pre")
+    owner.role = Role.PRIM
+    owner.resources.set("custom.disk", "down")
+    owner.remote = {"remote.custom.disk": "up"}
+    checking.changed()
+    await owner.until(lambda: owner.asked == [(Action.SWAP, "theirs", ())])
+    owner.remote = {}
+    checking.changed()
+
+
+async def test_without_rules_about_the_other_node_nothing_is_told(owner: Owner) -> None:
+    checking = owner.build(mirror(CUSTOM_RULE))
+    owner.resources.set("custom.disk", "down")
+    assert checking.for_the_other_node() == {}
+
+
+CUSTOM_RULE = "<failover><![CDATA[mine: if (custom.disk == down) then swap();]]></failover>"

@@ -104,8 +104,8 @@ def _check_rule(rule: Rule, service: Service, seen: dict[str, int], problems: Pr
     known = _idents(service)
     for resource in resources_of(rule.condition):
         wrong, expected = "", ""
-        if resource.remote:
-            wrong, expected = "resources of the other node are not known here yet", "a resource of this node"
+        if resource.remote and service.mode != "mirror":
+            wrong, expected = "only a mirror knows resources of its other node", "a resource of this node"
         elif resource.name not in ("?", "*") and resource.kind in known and resource.name not in known[resource.kind]:
             wrong = f"there is no <{resource.kind}> with this ident"
             expected = " or ".join(sorted(known[resource.kind])) or f"a <{resource.kind}> in <check>"

@@ -92,6 +92,8 @@ class Place:
     environment: Mapping[str, str]
     look: Callable[[str], Iterable[Sighting]]
     asked: Callable[[ModuleCheck], Collection[str]]
+    remote: Callable[[], Mapping[str, str]] = dict
+    """Resources of the other node of a mirror, as far as they are known: `remote.class.id`."""
 
 
 class Checking:
@@ -121,6 +123,9 @@ class Checking:
         self._machine = FailoverMachine(handle_time, failover_rules(service, FailoverMachine(0).rules))
         self._classes: dict[str, bool] = {}
         self._watched_since: dict[str, float] = {}
+        self._remote = [
+            resource for rule in self._machine.rules for resource in resources_of(rule.condition) if resource.remote
+        ]
         self._changed = asyncio.Event()
         self._evaluating = False
 
@@ -219,6 +224,17 @@ class Checking:
     def changed(self) -> None:
         """A resource has another value: the rules are evaluated at once."""
         self._changed.set()
+
+    def for_the_other_node(self) -> dict[str, str]:
+        """The resources of this node that the rules ask of the other one: both have the same rules."""
+        asked = {f"{resource.kind}.{resource.name}" for resource in self._remote}
+        if not asked:
+            return {}
+        return {
+            resource.name: resource.value
+            for resource in self._resources.all()
+            if resource.name in asked or asked & {f"{resource.name.partition('.')[0]}.{any_}" for any_ in ("?", "*")}
+        }
 
     def named_by(self, reason: str) -> frozenset[str]:
         """Patterns of the resources of the rules that a reason names."""
@@ -329,7 +345,7 @@ class Checking:
 
     def _evaluate(self) -> float:
         """Evaluate the rules now; in how many seconds time alone changes the answer."""
-        values = {resource.name: resource.value for resource in self._resources.all()}
+        values = {resource.name: resource.value for resource in self._resources.all()} | dict(self._place.remote())
         now = asyncio.get_running_loop().time()
         self._machine, verdict = self._machine.evaluate(values, now, waiting=self._role() is Role.WAIT)
         self._module.judged(verdict)

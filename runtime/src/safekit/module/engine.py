@@ -124,6 +124,7 @@ class Module(ABC, Generic[S]):
             surroundings.scripts.environment(name, user.variables if user else {}),
             surroundings.look,
             lambda check: nodes_asked(check, surroundings.cluster, surroundings.node),
+            self._of_the_other_node,
         )
         self.checking = Checking(
             service, place, self._vip, self.resources, self, lambda: self.state.role, self._switched_on
@@ -448,6 +449,10 @@ class Module(ABC, Generic[S]):
             else:
                 self._chronicle.over(now, name, sentence)
         return changed
+
+    def _of_the_other_node(self) -> Mapping[str, str]:
+        """Resources of the other node, as far as they are known: `remote.class.id`."""
+        return {}
 
     # --- helpers ---
 

@@ -74,6 +74,10 @@ from safekit.vip.service import VipError
 HEARTBEATS_BEFORE_TRUST = 1.5
 """Seconds of silence after which the cluster's word that the peer's module is stopped is believed."""
 
+MOST_RESOURCES = 12
+LONGEST_VALUE = 32
+"""What a heartbeat has room for; rules that name more resources of the other node see the others as unknown."""
+
 
 class MirrorModule(Module[MirrorState]):
     """One mirror module on this node."""
@@ -98,6 +102,7 @@ class MirrorModule(Module[MirrorState]):
         self._cluster_says = ""
         self._peer = PeerView()
         self._peer_moved = False
+        self._remote: dict[str, str] = {}
         self.record_file = surroundings.paths.module_var(surroundings.name) / "data.json"
         super().__init__(surroundings)
         self.replica = None if service.rfs is None else Replica(self, service.rfs)
@@ -213,7 +218,7 @@ class MirrorModule(Module[MirrorState]):
             self.channel, node=around.node, peer=self.peer_node, port=port, key=around.key, links=tuple(links)
         )
         self._channel_open = True
-        self._published = write_payload(self.state)
+        self._published = self._words()
         await around.pulse.set_channel(channel, self._published)
         self.spawn(self._believe_cluster(), "cluster")
 
@@ -221,7 +226,7 @@ class MirrorModule(Module[MirrorState]):
         self.end("cluster")
         if self._channel_open:  # the last word, before the goodbye: this node is stopped, not lost
             with contextlib.suppress(ChannelError):
-                await self.around.pulse.publish(self.channel, write_payload(self.state))
+                await self.around.pulse.publish(self.channel, self._words())
         self._channel_open = False
         self._published, self._peer = {}, PeerView()
         await self.around.pulse.remove_channel(self.channel)
@@ -287,6 +292,7 @@ class MirrorModule(Module[MirrorState]):
         peer = replace(self._peer, alive=known.alive, version=self._peer.version + 1)
         if known.payload is not None:
             peer = read_payload(known.payload, peer)
+        self._take_resources(known.payload.get("z", {}) if known.payload is not None and known.alive else {})
         asked = was_alive and not peer.alive and not confirmed and self.split_brain
         if asked and asked.asks(self.state):
             asked.ask(lambda: self._take_peer(confirmed=True))
@@ -306,10 +312,25 @@ class MirrorModule(Module[MirrorState]):
     def _publish(self) -> None:
         if not self._channel_open:
             return
-        payload = write_payload(self.state)
+        payload = self._words()
         if payload != self._published:
             self._published = payload
             self.spawn(self._send(payload))
+
+    def _words(self) -> dict[str, Any]:
+        """What this node says of itself, with those of its resources that rules of the other node name."""
+        named = self.checking.for_the_other_node()
+        words = {name: value[:LONGEST_VALUE] for name, value in sorted(named.items())[:MOST_RESOURCES]}
+        return write_payload(self.state) | ({"z": words} if words else {})
+
+    def _of_the_other_node(self) -> Mapping[str, str]:
+        return self._remote
+
+    def _take_resources(self, words: Mapping[str, Any]) -> None:
+        remote = {f"remote.{name}": str(value) for name, value in dict(words).items()}
+        if remote != self._remote:
+            self._remote = remote
+            self.checking.changed()
 
     async def _send(self, payload: Mapping[str, Any]) -> None:
         if payload is self._published:
@@ -379,6 +400,8 @@ class MirrorModule(Module[MirrorState]):
     def set_resource(self, name: str, value: str, by: str) -> bool:
         """As `Module.set_resource`; some resources of the replication are orders (spec §4.9.5)."""
         changed = super().set_resource(name, value, by)
+        if changed and name in self.checking.for_the_other_node():
+            self._publish()
         if self.replica is not None:
             self.replica.watch.resource_was_set(name, value)
         return changed
