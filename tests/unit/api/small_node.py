@@ -22,6 +22,8 @@ from safekit.api.face import (
     Installed,
     LanInfo,
     LanNode,
+    Loop,
+    LoopWord,
     ModuleInfo,
     NodeInfo,
     StateInfo,
@@ -55,6 +57,7 @@ class SmallNode:
         self.infos: dict[str, ModuleInfo] = {}
         self.logs: dict[str, ModuleLog] = {}
         self.stores: dict[str, Resources] = {}
+        self.loops = 0
         self.actions: list[tuple[str, str, Caller, ActionOptions]] = []
         self.comparison: Comparison | None = None
         self.compared: dict[str, Any] = {"equal": True, "files_done": 12, "bytes_done": 3_000_000}
@@ -220,6 +223,11 @@ class SmallNode:
     async def module_switch(self, am: str, kind: Switchable, on: bool, caller: Caller) -> bool:
         self._info(am)
         return self.stores[am].set(f"usersetting.{kind}", "on" if on else "off")
+
+    async def module_loop(self, am: str, what: LoopWord) -> Loop:
+        self._info(am)
+        self.loops = {"inc": self.loops + 1, "reset": 0, "check": self.loops}[what]
+        return Loop(self.loops, 2, self.loops >= 2)
 
     async def errd_class(self, am: str, class_: str, on: bool, caller: Caller) -> bool:
         self._info(am)

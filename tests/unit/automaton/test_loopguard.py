@@ -49,3 +49,13 @@ def test_actions_that_cannot_loop_are_not_counted(action: Action) -> None:
 
 def test_an_interval_of_zero_switches_the_guard_off() -> None:
     assert admitted(LoopGuard(1, 0), 0, 1, 2)[1] == [Action.RESTART] * 3
+
+
+def test_what_a_handler_counts_is_counted_like_an_automatic_action() -> None:
+    guard = LoopGuard(2, 100.0).counted(0.0)
+    assert not guard.reached(1.0)
+    guard, command = guard.admit(Command(Action.RESTART, "t_web"), 1.0)
+    assert (command.action, guard.count, guard.reached(2.0), guard.reached(101.0)) == (Action.RESTART, 2, True, False)
+    assert guard.admit(Command(Action.RESTART, "t_web"), 2.0)[1] == Command(Action.STOP, "maxloop")
+    assert not guard.reset().reached(2.0)
+    assert not LoopGuard(0, 0.0).counted(0.0).reached(0.0)

@@ -374,6 +374,14 @@ def test_resources_and_command_log_are_shown(db: NodeThread, safekit: Command) -
     assert "-r custom.a -v down" in safekit("cmdlog").out
 
 
+def test_a_handler_counts_for_maxloop_and_hears_of_the_limit(db: NodeThread, safekit: Command) -> None:
+    codes = [safekit(*words, "-m", "db").code for words in (("checkloop",), ("incloop", "-i", "mend"), ("incloop",))]
+    assert codes == [0, 0, 1]
+    assert safekit("checkloop", "-m", "db").code == 1
+    assert safekit("resetloop", "-m", "db").code == 0
+    assert safekit("checkloop", "-m", "db").code == 0
+
+
 def test_a_class_of_processes_is_enabled_listed_and_disabled(db: NodeThread, safekit: Command) -> None:
     assert safekit("errd", "enable", "batch", "-m", "db") == (0, "db: errd enable batch\n", "")
     listed = safekit("errd", "list", "-m", "db").out.splitlines()

@@ -29,6 +29,7 @@ from safekit.api.face import (
     ActionOptions,
     Caller,
     FaceError,
+    LoopWord,
     NodeFace,
     Switchable,
 )
@@ -48,6 +49,7 @@ _logger = logging.getLogger("safekit.api")
 _LOCKS: tuple[Literal["lock", "unlock"], ...] = ("lock", "unlock")
 _LEVELS: tuple[Literal["I", "E"], ...] = ("I", "E")
 _COMPARISONS: tuple[ComparisonKind, ...] = ("verify", "diff")
+_LOOP: tuple[LoopWord, ...] = ("inc", "reset", "check")
 _SWITCH: tuple[Literal["on", "off"], ...] = ("on", "off")
 
 Answer = TypeVar("Answer")
@@ -86,6 +88,7 @@ class Api:
             ("GET", module + "/errd", self.errd_processes),
             ("PUT", module + "/errd/{class}", self.errd_class),
             ("POST", module + "/actions/{action}", self.module_action),
+            ("POST", module + "/loop", self.module_loop),
             ("GET", module + "/state", self.module_state),
             ("GET", module + "/wait", self.module_wait),
             ("GET", module + "/resources", self.resources),
@@ -301,6 +304,16 @@ class Api:
         words = " ".join(word for word in ("fullsync", "nosync") if getattr(chosen, word))
         work = self._face.module_action(am, action, caller, chosen)
         return answer(await self._command(request, action, am, words, work, identity), 202)
+
+    async def module_loop(self, request: Request) -> Response:
+        """POST /modules/AM/loop."""
+        am, body = _am(request), await _body(request)
+        what, identity = body.choice("what", _LOOP), body.optional_text("identity")
+        body.finish()
+        work = self._face.module_loop(am, what)
+        if what == "check":
+            return answer(await work)
+        return answer(await self._command(request, f"{what}loop", am, "", work, identity))
 
     async def module_state(self, request: Request) -> Response:
         """GET /modules/AM/state."""

@@ -237,6 +237,18 @@ class WatchedProcess:
     value: str
 
 
+LoopWord = Literal["inc", "reset", "check"]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The counter of automatic actions (spec §6.5). `reached`: the next one becomes a stop."""
+
+    count: int
+    maxloop: int
+    reached: bool
+
+
 @dataclass(frozen=True)
 class ActionOptions:
     """Options of `prim`/`second` (fullsync) and `swap` (nosync); the node refuses an option that the action does not
@@ -346,6 +358,9 @@ class NodeFace(ReplicationFace, WitnessFace, Protocol):
 
         `caller.identity` set: automatic caller, counted by maxloop; None: a person, resets it (spec §6.1).
         """
+
+    async def module_loop(self, am: str, what: LoopWord) -> Loop:
+        """Count an automatic action that a script did, begin anew, or only look."""
 
     async def module_state(self, am: str) -> StateInfo:
         """The state of the module, also of one that is not configured."""

@@ -30,8 +30,25 @@ class LoopGuard:
             return replace(self, began=0.0, count=0), command
         if command.action not in COUNTED or self.loop_interval_s == 0:
             return self, command
-        if self.count == 0 or now - self.began > self.loop_interval_s:
-            return replace(self, began=now, count=1), command
-        if self.count >= self.maxloop:
-            return replace(self, began=0.0, count=0), Command(Action.STOP, "maxloop")
-        return replace(self, count=self.count + 1), command
+        if self.reached(now):
+            return self.reset(), Command(Action.STOP, "maxloop")
+        return self.counted(now), command
+
+    def reached(self, now: float) -> bool:
+        """Whether the next automatic action becomes a stop."""
+        return self.loop_interval_s > 0 and not self._over(now) and self.count >= self.maxloop
+
+    def counted(self, now: float) -> LoopGuard:
+        """The guard after one more automatic action."""
+        if self.loop_interval_s == 0:
+            return self
+        if self._over(now):
+            return replace(self, began=now, count=1)
+        return replace(self, count=self.count + 1)
+
+    def reset(self) -> LoopGuard:
+        """The guard that begins anew."""
+        return replace(self, began=0.0, count=0)
+
+    def _over(self, now: float) -> bool:
+        return self.count == 0 or now - self.began > self.loop_interval_s

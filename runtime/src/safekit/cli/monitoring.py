@@ -30,6 +30,8 @@ def register(app: typer.Typer) -> None:
     app.command("set", rich_help_panel="Resources")(set_resource)
     app.command(rich_help_panel="For scripts")(printi)
     app.command(rich_help_panel="For scripts")(printe)
+    for helper in (incloop, resetloop, checkloop):
+        app.command(rich_help_panel="For scripts")(helper)
 
 
 def state(
@@ -219,3 +221,24 @@ def printi(ctx: typer.Context, module: Module, message: Message, identity: Speak
 def printe(ctx: typer.Context, module: Module, message: Message, identity: Speaker = None) -> None:
     """Put an event in the log of the module."""
     context(ctx).client.post("modules", module, "log", level="E", message=message, identity=identity)
+
+
+def incloop(ctx: typer.Context, module: Module, identity: Identity = None) -> None:
+    """Count an automatic action of a handler for `maxloop`; exit code 1 when the limit is reached."""
+    _loop(ctx, module, "inc", identity)
+
+
+def resetloop(ctx: typer.Context, module: Module, identity: Identity = None) -> None:
+    """Begin the count of automatic actions anew."""
+    _loop(ctx, module, "reset", identity)
+
+
+def checkloop(ctx: typer.Context, module: Module) -> None:
+    """Whether `maxloop` automatic actions were counted within `loop_interval`: exit code 1 when they were."""
+    _loop(ctx, module, "check", None)
+
+
+def _loop(ctx: typer.Context, module: str, what: str, identity: str | None) -> None:
+    done = context(ctx).client.post("modules", module, "loop", what=what, identity=identity)
+    if done["reached"]:
+        raise Finished(1)

@@ -237,6 +237,15 @@ class Module(ABC, Generic[S]):
             self.put(admitted)
         return not already
 
+    def loop(self, what: str) -> LoopGuard:
+        """`inc` counts an automatic action that a script did, `reset` begins anew (spec §6.5); the guard as it is then."""
+        if what == "inc":
+            self._guard = self._guard.counted(datetime.now(UTC).timestamp())
+        elif what == "reset":
+            self._guard = self._guard.reset()
+        self._save()
+        return self._guard
+
     def _already(self, command: Command) -> bool:
         role, quiet = self.state.role, not self.state.plan
         match command.action:

@@ -31,6 +31,8 @@ from safekit.api.face import (
     Installed,
     LanInfo,
     LanNode,
+    Loop,
+    LoopWord,
     ModuleInfo,
     NodeInfo,
     StateInfo,
@@ -689,6 +691,11 @@ class Node:
         if changed and command.fullsync:
             module.remember(replace(module.settings, syncmode="full", syncrole=verb.value, syncuid=""))
         return ActionAccepted(changed, await self.module_state(am))
+
+    async def module_loop(self, am: str, what: LoopWord) -> Loop:
+        """Count an automatic action that a script did, begin anew, or only look."""
+        guard = self._require(am).loop(what)
+        return Loop(guard.count, guard.maxloop, guard.reached(time.time()))
 
     async def module_state(self, am: str) -> StateInfo:
         """The state of the module, also of one that is not configured."""
