@@ -9,7 +9,7 @@ from tests.acceptance.cases import asks_for
 from tests.nodes import CommandFailed, Node, wait_for
 from tests.system.mirror import FAULTS, FOLDER, NAME, Mirror
 from tests.system.modules import NOTES, mirror_config, mirror_module
-from tests.system.product import messages, safekit, shown, wait_state
+from tests.system.product import ask, messages, safekit, shown, wait_state
 
 HEARTBEATS = '<heartbeat name="pair"/><heartbeat name="private" ident="flow"/>'
 
@@ -112,7 +112,7 @@ class Pair(Mirror):
 
     def value(self, node: Node, resource: str) -> str:
         """The value of a resource."""
-        return safekit(node, f"get -m {NAME} -r {resource}").out.strip()
+        return str(ask(node, f"modules/{NAME}/resources/{resource}")["value"])
 
     def both_are(self, words: str) -> bool:
         """Whether both nodes are in this state."""
