@@ -68,8 +68,9 @@ def test_f3_restart_runs_the_scripts_and_keeps_the_share(shared: Shared) -> None
 
 
 @case("F4")
-def test_f4_the_address_is_everywhere_and_maps_to_one_node(shared: Shared) -> None:
+def test_f4_the_address_is_everywhere_and_maps_to_one_node(bare_shared: Shared) -> None:
     """F4a, and then F4b."""
+    shared = bare_shared.become()
     client = shared.lab.client
     for node in shared.nodes:
         assert node.succeeds(f"ip -o addr show | grep -q ' {shared.address}/'")

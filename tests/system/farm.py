@@ -7,7 +7,7 @@ from collections import Counter
 from tests.nodes import CommandFailed, Lab, Node, wait_for
 from tests.system.clients import Answers, Visitors
 from tests.system.modules import NOTES, farm_module
-from tests.system.product import package, safekit, shown, wait_state
+from tests.system.product import package, safekit, shown, state, wait_state
 
 NAME = "w"
 PORT = 80
@@ -41,7 +41,8 @@ class Farm:
             safekit(node, f"forcestop -m {NAME}", check=False)
         for node in self.nodes:
             if safekit(node, f"state -m {NAME}", check=False).ok:
-                wait_state(node, NAME, "STOP", substate="NotReady")
+                if state(node, NAME)["state"] != "NOT_CONFIGURED":
+                    wait_state(node, NAME, "STOP", substate="NotReady")
                 safekit(node, f"module uninstall -m {NAME}")
 
     def make_ready(self) -> None:

@@ -45,7 +45,8 @@ class Mirror:
                 safekit(node, f"forcestop -m {NAME}", check=False)
         for node in self.nodes:
             if safekit(node, f"state -m {NAME}", check=False).ok:
-                wait_state(node, NAME, "STOP", substate="NotReady")
+                if state(node, NAME)["state"] != "NOT_CONFIGURED":
+                    wait_state(node, NAME, "STOP", substate="NotReady")
                 safekit(node, f"module uninstall -m {NAME}")
 
     def first_start(self, primary: Node) -> None:
