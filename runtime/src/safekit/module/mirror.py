@@ -12,18 +12,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from safekit.automaton.data import resynchronising, why_not_alone
+from safekit.automaton.data import resynchronising
 from safekit.automaton.mirror import (
     DataPhase,
     Failover,
     MirrorState,
     PeerView,
+    Policy,
     Recorded,
+    arbitrated,
     record_for,
     refusal,
     step,
 )
 from safekit.automaton.vocabulary import (
+    Ask,
     Checkers,
     Command,
     Connect,
@@ -43,6 +46,7 @@ from safekit.automaton.vocabulary import (
     Step,
     StepDone,
     Vip,
+    Withdraw,
 )
 from safekit.config import ports, quorum_of
 from safekit.membership import (
@@ -61,7 +65,9 @@ from safekit.membership import (
     RanLate,
     Refused,
 )
+from safekit.module.claimant import Claimant
 from safekit.module.engine import Module, StepError, Surroundings
+from safekit.module.outlook import failover_outlook
 from safekit.module.record import read_record, write_record
 from safekit.module.replica import Replica
 from safekit.module.settings import Settings
@@ -109,6 +115,7 @@ class MirrorModule(Module[MirrorState]):
         pinged = quorum_of(surroundings.config, surroundings.cluster) == "ping"
         check = service.check.splitbrain if pinged and service.check else None
         self.split_brain = None if check is None else SplitBrain(self, check)
+        self._claimant = Claimant(self, surroundings.witness)
 
     def _make_vip(self) -> Any:
         vip = self.around.config.service.vip
@@ -134,6 +141,7 @@ class MirrorModule(Module[MirrorState]):
             record=record,
             failover=self._fails_over(self.settings),
             defaultprim=around.config.service.defaultprim,
+            policy=Policy(quorum_of(around.config, around.cluster)),
         )
 
     def _step(self, state: MirrorState, event: Any) -> tuple[MirrorState, tuple[Effect, ...]]:
@@ -146,6 +154,8 @@ class MirrorModule(Module[MirrorState]):
     async def open(self) -> None:
         """As `Module.open`; a data record that cannot be read is said once."""
         await super().open()
+        if self.state.role is Role.STOP:  # what a running module began with, it keeps until it stops
+            self.state = replace(self.state, policy=self._fresh().policy)
         self._show_policy()
         if self._record_trouble:
             self.witness("rfs", "C", self._record_trouble)
@@ -162,10 +172,12 @@ class MirrorModule(Module[MirrorState]):
                 return Recorded(0, record)
             case Links(True):
                 await self._open_channel()
+                self._watch_register()
                 if self.replica is not None:
                     self.replica.watch.started(anew=True)
             case Links(False):
                 await self._close_channel()
+                self._claimant.forget()
                 if self.replica is not None:
                     self.replica.watch.stopped()
             case Vip(True):
@@ -184,8 +196,17 @@ class MirrorModule(Module[MirrorState]):
         return None
 
     async def _effect(self, effect: Effect) -> None:
-        if isinstance(effect, Connect) and self.replica is not None:
-            await self.replica.connect(effect)
+        match effect:
+            case Connect() if self.replica is not None:
+                await self.replica.connect(effect)
+            case Ask():
+                await self._claimant.ask(effect)
+            case Withdraw():
+                self._claimant.withdraw()
+
+    def _watch_register(self) -> None:
+        if arbitrated(self.state):
+            self._claimant.watch()
 
     async def end_data_plane(self) -> None:
         """End the process of the data plane: the module is stopped and its configuration goes."""
@@ -372,6 +393,7 @@ class MirrorModule(Module[MirrorState]):
         state = self.state
         self._peer = state.peer
         await self._open_channel()
+        self._watch_register()
         if self.replica is not None:
             if state.data is not DataPhase.OFF:
                 await self.replica.pick_up(state)
@@ -432,17 +454,4 @@ class MirrorModule(Module[MirrorState]):
 
     def failover_sentence(self) -> str:
         """Whether an automatic failover is possible now, in words."""
-        state = self.state
-        if not state.failover and state.role is not Role.STOP:
-            return "not possible: failover is off (`safekit failover on`)"
-        if state.role is Role.PRIM and state.readiness is Readiness.READY:
-            return f"ready: {self.peer_node} takes over; split brain possible (no witness)"
-        if state.role is Role.SECOND and state.readiness is Readiness.READY:
-            return "ready: this node takes over; split brain possible (no witness)"
-        if state.role is Role.SECOND:
-            return "not possible: this node is not synchronised yet"
-        if state.role is Role.ALONE:
-            return f"not possible: {self.peer_node} is not a ready secondary"
-        if state.replicated and not state.record.uptodate:
-            return f"not possible: {why_not_alone(state.record)}"
-        return "not possible: the module is not running here"
+        return failover_outlook(self.state, self._claimant.names, self._claimant.trouble)

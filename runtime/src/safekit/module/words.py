@@ -8,14 +8,14 @@ from typing import Any
 
 from safekit.automaton.codec import decode, encode
 from safekit.automaton.data import DataRecord
-from safekit.automaton.mirror import MirrorState, PeerView, spoken
+from safekit.automaton.mirror import MirrorState, Named, PeerView, arbitrated, spoken
 from safekit.automaton.vocabulary import Readiness, Role, Wish
 
 
 def write_payload(state: MirrorState) -> dict[str, Any]:
     """What this node says of itself in each heartbeat. Short names: it must fit in one datagram."""
     word = spoken(state, 0)
-    return {
+    payload = {
         "r": word.role.value,
         "s": word.readiness.value,
         "w": word.wish.value,
@@ -31,6 +31,9 @@ def write_payload(state: MirrorState) -> dict[str, Any]:
         "g": word.degraded[:160],
         "y": word.reason[:160],
     }
+    if arbitrated(state):
+        payload |= {"e": word.register.epoch, "o": list(word.register.holders), "b": word.blocked}
+    return payload
 
 
 def read_payload(payload: Mapping[str, Any], peer: PeerView) -> PeerView:
@@ -52,4 +55,6 @@ def read_payload(payload: Mapping[str, Any], peer: PeerView) -> PeerView:
         taking_over=bool(payload.get("t", False)),
         degraded=str(payload.get("g", "")),
         reason=str(payload.get("y", "")),
+        register=Named(int(payload.get("e", 0)), tuple(str(node) for node in payload.get("o", ()))),
+        blocked=bool(payload.get("b", False)),
     )

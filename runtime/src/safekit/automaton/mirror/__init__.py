@@ -29,6 +29,7 @@ are marked as derived in the spec and would add a second way to say the same.
 
 from __future__ import annotations
 
+from safekit.automaton.mirror.claims import arbitrated
 from safekit.automaton.mirror.decisions import SPLIT_BRAIN_RULE
 from safekit.automaton.mirror.machine import record_for, refusal, step
 from safekit.automaton.mirror.plans import PLANS
@@ -67,6 +68,7 @@ __all__ = [
     "ResyncBegan",
     "Silent",
     "Trusted",
+    "arbitrated",
     "record_for",
     "refusal",
     "spoken",
