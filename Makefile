@@ -33,6 +33,10 @@ soak: prepare ## random sequences and fuzzing for longer, 200 seeded schedules o
 	$(STEP) "fuzzing, five minutes each, SEED=$(SEED)" env SAFEKIT_FUZZ_SEED=$(SEED) SAFEKIT_FUZZ_SECONDS=300 $(PY) -m pytest --quiet tests/fuzz --timeout=600
 	@PYTHONPATH=runtime/src $(PY) -m tests.durability --stalls 10 $(SEEDS)
 
+simulate: SEEDS := 20000
+simulate: venv ## whole lives of mirrors under one seeded scheduler, with the register of a witness (SEEDS=number, FIRST=seed)
+	@PYTHONPATH=runtime/src $(PY) -m tests.simulation --seeds $(SEEDS) $(if $(FIRST),--first $(FIRST))
+
 lint: venv ## the quick gates: style, types, contracts, shell
 	@$(PY) make/gates.py style types contracts shell
 

@@ -22,7 +22,11 @@ class Network:
 
     def beat_delays(self, sender: str) -> tuple[float, ...]:
         """After how long a datagram arrives: once, twice or never."""
-        if (BEATS, sender) in self.cuts or (self.loss and self.clock.chance(self.loss)):
+        return () if (BEATS, sender) in self.cuts else self.datagram_delays()
+
+    def datagram_delays(self) -> tuple[float, ...]:
+        """The same on a way that is not cut."""
+        if self.loss and self.clock.chance(self.loss):
             return ()
         first = self.clock.random.random() * self.delay_s
         if self.doubled and self.clock.chance(self.doubled):

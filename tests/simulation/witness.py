@@ -126,7 +126,7 @@ class Claimant:
         network, clock = self.node.network, self.node.clock
         if {(WITNESS, self.node.name), (WITNESS, f"{sender}>{self.node.name}")} & network.cuts:
             return
-        for delay in network.beat_delays(sender):
+        for delay in network.datagram_delays():
             clock.after(delay * (20 if clock.chance(0.05) else 1), arrives)
 
     def _hear(self, verdict: Verdict) -> None:

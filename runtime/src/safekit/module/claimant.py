@@ -84,7 +84,7 @@ class Claimant:
         if names == self.names and not was_silent:
             return
         self.names, self.trouble = names, ""
-        self._module.set_resource("witness", "up", "witness")
+        self._module.set_resource("state.witness", "up", "witness")
         if was_silent:
             self._module.put(Silent(""))
         self._module.around.changed()
@@ -95,6 +95,6 @@ class Claimant:
 
         began = datetime.now() - timedelta(seconds=max(boottime() - since, 0.0))
         self.names, self.trouble = None, f"{began:%H:%M:%S} ({why})"
-        self._module.set_resource("witness", "down", "witness")
+        self._module.set_resource("state.witness", "down", "witness")
         self._module.put(Silent(self.trouble))
         self._module.around.changed()

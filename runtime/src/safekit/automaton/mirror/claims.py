@@ -74,6 +74,11 @@ def consented(state: MirrorState) -> bool:
     return peer.record.generation == record.generation or (record.holder is Holder.ME and peer.alive is True)
 
 
+def consented_anew(state: MirrorState) -> bool:
+    """The same for a node that waits: what it lost with its memory the peer may still have, so only `me` counts."""
+    return state.record.holder is Holder.ME and consented(state)
+
+
 def names_other(state: MirrorState) -> bool:
     """Whether the register went on without this node."""
     register = state.register

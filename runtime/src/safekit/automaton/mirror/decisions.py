@@ -150,8 +150,7 @@ def _decide_wait_by_register(state: MirrorState) -> tuple[MirrorState, tuple[Eff
     record, register = state.record, state.register
     if not record.consistent or record.holder not in (Holder.ME, Holder.BOTH):
         return _stay(state, NR, f"rule rfs_notuptodate_server: {data.why_not_alone(record)}")
-    consent = record.holder is Holder.ME and claims.consented(state)
-    if consent or claims.granted_alone(state):
+    if claims.consented_anew(state) or claims.granted_alone(state):
         return _go(state, "alone", f"the other node is {said_by(state.peer)}")
     if claims.names_other(state):
         return _stay(state, NR, f"the witness names {state.peer_node}: this node waits for its data")
