@@ -336,7 +336,8 @@ async def _ended(pidfd: int, timeout: float | None) -> bool:
     ended: asyncio.Future[None] = loop.create_future()
     loop.add_reader(pidfd, lambda: None if ended.done() else ended.set_result(None))
     try:
-        await asyncio.wait_for(ended, timeout)
+        async with asyncio.timeout(timeout):
+            await ended
     except TimeoutError:
         return False
     finally:

@@ -82,5 +82,6 @@ async def _end_session(program: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(program.pid, number)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(program.wait(), END_S)
+            async with asyncio.timeout(END_S):
+                await program.wait()
             return

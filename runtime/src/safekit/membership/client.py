@@ -58,7 +58,8 @@ class Pulse:
             self._task = asyncio.create_task(self._stay_connected(), name="pulse client")
         assert self._first is not None
         try:
-            await asyncio.wait_for(asyncio.shield(self._first), timeout.total_seconds())
+            async with asyncio.timeout(timeout.total_seconds()):
+                await asyncio.shield(self._first)
         except TimeoutError:
             raise PulseError(
                 f"{self._path}: safekit-pulse does not answer within {timeout.total_seconds():g} s"
@@ -185,7 +186,8 @@ class Pulse:
         if self._writer is None:
             return
         try:
-            answer = await asyncio.wait_for(self._send(request, channel), _ANSWER_S)
+            async with asyncio.timeout(_ANSWER_S):
+                answer = await self._send(request, channel)
         except ConnectionError:
             return
         except TimeoutError:

@@ -98,7 +98,8 @@ class Comparisons:
         """The present one, after its end or after so many seconds."""
         if self.last is not None and self.last.running and seconds > 0:
             try:
-                await asyncio.wait_for(self._over.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._over.wait()
             except TimeoutError:
                 pass
         return self.last

@@ -118,11 +118,13 @@ class DataPlaneProcess:
         if self._process is None:
             return
         try:
-            await asyncio.wait_for(self._process.wait(), 5.0)
+            async with asyncio.timeout(5.0):
+                await self._process.wait()
         except TimeoutError:
             self._process.terminate()
             try:
-                await asyncio.wait_for(self._process.wait(), _STOP_S)
+                async with asyncio.timeout(_STOP_S):
+                    await self._process.wait()
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
