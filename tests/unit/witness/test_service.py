@@ -355,6 +355,21 @@ async def test_a_grant_that_the_disk_refused_is_not_told(world: World, monkeypat
     assert (heard.verdicts[-1].granted, heard.verdicts[-1].epoch) == (True, 2)
 
 
+async def test_a_defect_in_one_answer_silences_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.serve(SHOP)
+    a, heard, _, _ = await founded(world)
+
+    def broken(*_args: object) -> None:
+        raise KeyError("defect")
+
+    monkeypatch.setattr("safekit.witness.service.decide", broken)
+    a.claim("db", 1, BOTH, A)
+    await until(lambda: any("no answer: KeyError('defect')" in line for line in world.journal))
+    monkeypatch.undo()
+    await until(lambda: len(heard.verdicts) == 2)
+    assert (heard.verdicts[-1].granted, heard.verdicts[-1].epoch) == (True, 2)
+
+
 async def test_a_witness_that_is_gone_is_told_until_it_answers(world: World) -> None:
     await world.serve(SHOP)
     _, heard = await world.node("A", silent_after_s=0.5)

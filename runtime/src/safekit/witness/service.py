@@ -233,7 +233,11 @@ class Witness:
             async with self._deciding:
                 serves = self._served.get(served.tag) is served
                 if serves and served.newest.get(asker) == (request.boot, request.number):
-                    self._answer(served, await self._reply(served, request), source)
+                    try:
+                        self._answer(served, await self._reply(served, request), source)
+                    except Exception as error:
+                        # Whatever is wrong with one request, dying of it would silence every cluster.
+                        self._say(f"witness of {served.cluster.name}, module {request.module}: no answer: {error!r}")
                 else:
                     self.dropped["withdrawn"] += 1
             if served.waiting.get(asker) == request.number:
