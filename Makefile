@@ -13,7 +13,7 @@ PY := .venv/bin/python
 STEP := @make/step
 NODES := $(PY) -m tests.nodes
 
-.PHONY: help demo test acceptance soak lint unit bench nodes prepare prerequisites venv wheelhouse image lock clean
+.PHONY: help demo test acceptance faults simulate soak lint unit bench nodes prepare prerequisites venv wheelhouse image lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -32,6 +32,9 @@ soak: prepare ## random sequences and fuzzing for longer, 200 seeded schedules o
 	$(STEP) "20,000 random sequences, SEED=$(SEED)" env SAFEKIT_MODEL_SEED=$(SEED) SAFEKIT_MODEL_SEQUENCES=20000 $(PY) -m pytest --quiet tests/model --numprocesses=2 --timeout=7200
 	$(STEP) "fuzzing, five minutes each, SEED=$(SEED)" env SAFEKIT_FUZZ_SEED=$(SEED) SAFEKIT_FUZZ_SECONDS=300 $(PY) -m pytest --quiet tests/fuzz --timeout=600
 	@PYTHONPATH=runtime/src $(PY) -m tests.durability --stalls 10 $(SEEDS)
+
+faults: prepare ## what is cut, stopped or lost on nodes under a witness
+	@$(PY) -m pytest --quiet -p no:cacheprovider --timeout=600 --tb=short tests/faults
 
 simulate: SEEDS := 20000
 simulate: venv ## whole lives of mirrors under one seeded scheduler, with the register of a witness (SEEDS=number, FIRST=seed)

@@ -69,8 +69,8 @@ GATES = (
     Gate(
         "types",
         (
-            "mypy runtime/src tests/nodes tests/conftest.py tests/system tests/acceptance tests/durability tests/model demo "
-            "benchmarks make",
+            "mypy runtime/src tests/nodes tests/conftest.py tests/system tests/acceptance tests/faults tests/durability "
+            "tests/model demo benchmarks make",
         ),
         lane="first",
     ),

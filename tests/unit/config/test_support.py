@@ -81,11 +81,7 @@ REFUSED = {
     "a reboot": (mirror(attributes='automatic_reboot="on"'), '<service automatic_reboot="on"> (supported: off)'),
     "fencing": (
         mirror(attributes='quorum="fence"'),
-        '<service quorum="fence"> (supported: one of witness, ping, none)',
-    ),
-    "a primary by hand": (
-        mirror(attributes='quorum="manual"'),
-        '<service quorum="manual"> (supported: one of witness, ping, none)',
+        '<service quorum="fence"> (supported: one of witness, manual, ping, none)',
     ),
     "a pinned neighbour": (
         mirror(heart='<heart permanent_arp="on"><heartbeat name="a"/></heart>'),

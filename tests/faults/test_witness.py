@@ -1,0 +1,96 @@
+"""A mirror whose nodes a witness decides between: cut from each other, exactly one serves; without the witness nobody
+goes on alone, and the state says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.nodes import Lab, Node, wait_for
+from tests.system.membership import form_cluster
+from tests.system.modules import cluster_config
+from tests.system.product import safekit, shown, state
+from tests.system.replicated import FOLDER, NAME, Replicated
+
+
+@pytest.fixture
+def pair(cluster: Lab) -> Iterator[Replicated]:
+    """Module `r` on n1 and n2, PRIM and SECOND, and n3 is their witness; afterwards there is no witness."""
+    n3 = cluster["n3"]
+    declare_witness(cluster, n3)
+    pair = Replicated(cluster)
+    pair.install()
+    pair.ready()
+    yield pair
+    n3.run("systemctl start safekitd")
+    cluster.heal()
+    pair.uninstall()
+    form_cluster(cluster)
+    safekit(n3, "witness forget cluster")
+
+
+def declare_witness(cluster: Lab, third: Node) -> None:
+    """The cluster names this node as its witness, and the node is one."""
+    form_cluster(cluster)
+    config = cluster_config({node.name: node.address for node in cluster.nodes})
+    config = config.replace("</lans>", f'</lans><witness name="w" addr="{third.address}"/>')
+    third.run("base64 -d >/tmp/cluster.key", input=key_of(cluster["n1"]).encode())
+    safekit(third, "witness serve cluster n1 n2 n3 --key /tmp/cluster.key")
+    for node in cluster.nodes:
+        node.write("/tmp/cluster.xml", config)
+        safekit(node, "cluster config /tmp/cluster.xml")
+
+
+def key_of(node: Node) -> str:
+    """The cluster's key, in base64."""
+    return node.out("base64 -w0 /var/safekit/cluster/cluster.key")
+
+
+def outlook(node: Node) -> str:
+    """Whether an automatic failover is possible now, in words."""
+    return str(state(node, NAME)["automatic_failover"])
+
+
+def one_serves(pair: Replicated) -> bool:
+    """Whether one node is ALONE and the other waits or is stopped."""
+    return sorted(shown(node, NAME).split()[0] for node in pair.nodes) == ["ALONE", "WAIT"]
+
+
+def together(pair: Replicated) -> bool:
+    """Whether one node is PRIM and the other SECOND."""
+    return sorted(shown(node, NAME) for node in pair.nodes) == ["PRIM Ready", "SECOND Ready"]
+
+
+@pytest.mark.timeout(600)
+def test_of_two_nodes_that_a_witness_hears_exactly_one_serves_and_without_it_none_goes_on_alone(
+    pair: Replicated,
+) -> None:
+    first, _ = pair.nodes
+    wait_for(
+        "a failover is possible", lambda: outlook(first).startswith("ready: n2 takes over; the witness"), timeout=60
+    )
+    first.run(f"echo one >{FOLDER}/a")
+    pair.lab.cut("n1", "n2")
+    wait_for("one of them serves", lambda: one_serves(pair), timeout=60)
+    serving = next(node for node in pair.nodes if shown(node, NAME).startswith("ALONE"))
+    assert serving.out(f"cat {FOLDER}/a") == "one"
+    pair.lab.heal()
+    wait_for("they are a pair again", lambda: together(pair), timeout=90)
+
+    primary, other = sorted(pair.nodes, key=lambda node: shown(node, NAME))
+    wait_for("a failover is possible again", lambda: outlook(primary).startswith("ready"), timeout=60)
+    pair.lab["n3"].run("systemctl stop safekitd")
+    wait_for("it says that it is not", lambda: "the witness is silent since" in outlook(primary), timeout=40)
+    assert together(pair)
+    pair.lab.cut("n1", "n2")
+    waiting = primary.start(f"echo two >{FOLDER}/b && sync {FOLDER}/b")
+    wait_for("the primary holds its writes", lambda: "(blocked)" in outlook(primary), timeout=60)
+    wait_for("the other asks in vain", lambda: outlook(other).startswith("not possible"), timeout=60)
+    assert waiting.alive and not {"ALONE", "PRIM"} & {shown(other, NAME).split()[0]}
+    pair.lab["n3"].run("systemctl start safekitd")
+    wait_for("one of them serves", lambda: one_serves(pair), timeout=60)
+    pair.lab.heal()
+    wait_for("they are a pair again", lambda: together(pair), timeout=90)
+    waiting.wait(60, check=False)
