@@ -6,10 +6,15 @@ import re
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.nodes import Lab, Node
 from tests.nodes.engine import ROOT
 from tests.nodes.runtime import install_runtime
+
+settings.register_profile("on a busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("on a busy machine")
+"""How long an example takes says nothing about the product on a machine that does other things as well."""
 
 REPORTS = ROOT / "build" / "reports"
 
