@@ -160,6 +160,11 @@ class MirrorModule(Module[MirrorState]):
         if self._record_trouble:
             self.witness("rfs", "C", self._record_trouble)
 
+    async def close(self) -> None:
+        """As `Module.close`; the witness tells this object nothing any more."""
+        self._claimant.forget()
+        await super().close()
+
     # --- steps ---
 
     async def _carry_out(self, step_: Step, state: MirrorState) -> StepDone | None:
