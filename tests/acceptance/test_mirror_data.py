@@ -29,7 +29,7 @@ def assert_equal(module: Replicated) -> None:
     assert (done.code, found["equal"], found["failed"]) == (0, True, ""), done
 
 
-@case("M12")
+@case("M12", ours="the node with the complete copy is overwritten only by `second fullsync`, not by a start")
 def test_m12_a_half_copied_node_is_no_primary(replicated: Replicated) -> None:
     first, second = replicated.nodes
     replicated.install('reiallowedbw="4000"')
@@ -46,6 +46,10 @@ def test_m12_a_half_copied_node_is_no_primary(replicated: Replicated) -> None:
     wait_state(second, NAME, "ALONE")
     seen = mark(second, NAME)
     safekit(first, f"start -m {NAME}")
+    wait_state(first, NAME, "WAIT", substate="NotReady")
+    wait_for("it says why", lambda: "nothing in common" in state(first, NAME)["reason"], timeout=30)
+    replicated.stop(first)
+    safekit(first, f"second -m {NAME} fullsync")
     wait_state(first, NAME, "SECOND", timeout=90)
     assert replicated.said(second, "comparing everything", seen)
 
