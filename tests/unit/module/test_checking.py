@@ -79,7 +79,7 @@ class Owner:
     async def until(self, reached: Callable[[], bool]) -> None:
         """Wait for it."""
         async with self._moved:
-            await asyncio.wait_for(self._moved.wait_for(reached), 20)
+            await asyncio.wait_for(self._moved.wait_for(reached), 60)
 
     def _tell(self) -> None:
         self.told = asyncio.ensure_future(self._notify())

@@ -73,7 +73,7 @@ def split_brain(owner: Owner, *witnesses: str) -> SplitBrain:
 
 async def test_a_node_that_reaches_a_witness_takes_the_silent_peer_for_lost() -> None:
     owner, lost = Owner(), asyncio.Event()
-    checker = split_brain(owner, "no-such-host.invalid", "127.0.0.1")
+    checker = split_brain(owner, "fe80::1%none0", "127.0.0.1")
     checker.began()
     assert owner.values == {"splitbrain.witness": "unknown", "splitbrain.uptodate": "up"}
     checker.ask(lost.set)
@@ -84,13 +84,13 @@ async def test_a_node_that_reaches_a_witness_takes_the_silent_peer_for_lost() ->
 
 async def test_a_node_that_is_cut_off_waits_and_hears_of_the_loss_only_when_its_application_is_stopped() -> None:
     owner, lost = Owner(), asyncio.Event()
-    checker = split_brain(owner, "no-such-host.invalid")
+    checker = split_brain(owner, "fe80::1%none0")
     checker.ask(lost.set)
     while not owner.held:
         await asyncio.sleep(0.01)
     assert owner.held == {SPLIT_BRAIN_RULE} and not lost.is_set()
     assert owner.values == {"splitbrain.witness": "down", "splitbrain.uptodate": "down"}
-    assert owner.said == ["no heartbeat from n2, and no witness answers (no-such-host.invalid)"]
+    assert owner.said == ["no heartbeat from n2, and no witness answers (fe80::1%none0)"]
     await owner.enter(Role.WAIT)
     await asyncio.wait_for(lost.wait(), 20)
     checker.heard()
@@ -99,7 +99,7 @@ async def test_a_node_that_is_cut_off_waits_and_hears_of_the_loss_only_when_its_
 
 async def test_heartbeats_that_come_again_end_the_question() -> None:
     owner, lost = Owner(), asyncio.Event()
-    checker = split_brain(owner, "no-such-host.invalid")
+    checker = split_brain(owner, "fe80::1%none0")
     checker.ask(lost.set)
     checker.heard()
     assert not owner.tasks and not owner.held and not lost.is_set()
