@@ -100,13 +100,23 @@ class Laws:
         """The node's application may write from now on."""
         if node.peer.plane.mode == "primary" and not self.world.stormy and not self.world.forced:
             self.broken(f"two primaries without any network fault: {node.name} joins {node.peer_name}")
-        forced = self.world.forced and node.state.row == "alone" and node.state.action == "prim"
-        missing = [n for n, write in self.acked.items() if n not in node.copy.memory and self._must_survive(write)]
-        if forced:
-            for number in missing:  # an administrator gave them up
-                del self.acked[number]
-        elif missing:
+        if self._was_forced(node):
+            self._given_up(node)
+        if missing := self._missing(node):
             self.broken(f"{node.name} serves without the acknowledged writes {missing}")
+
+    def _missing(self, node: Node) -> list[int]:
+        """What must survive and this node does not have."""
+        return [n for n, write in self.acked.items() if n not in node.copy.memory and self._must_survive(write)]
+
+    def _was_forced(self, node: Node) -> bool:
+        """Whether an administrator makes it the primary, whatever the other has."""
+        return self.world.forced and node.state.row == "alone" and node.state.reason == "prim called"
+
+    def _given_up(self, node: Node) -> None:
+        """An administrator gave up what this node does not have."""
+        for number in self._missing(node):
+            del self.acked[number]
 
     def overwritten(self, node: Node, source: Node, content: frozenset[int]) -> None:
         """A resynchronisation replaces the node's copy by the source's."""
@@ -119,7 +129,9 @@ class Laws:
             elif self._must_survive(write):
                 self.broken(f"the copy from {source.name} removes the acknowledged write {number} from {node.name}")
         for number in content & self.acked.keys():
-            self.acked[number].lost_by = frozenset()
+            # what is under way while the source loses its power is on this node only
+            has = {node.name, source.name} if number in source.copy.memory else {node.name}
+            self.acked[number].lost_by -= has
 
     def recorded(self, node: Node, record: DataRecord) -> None:
         """A record is about to be on disk."""
@@ -128,6 +140,8 @@ class Laws:
             self.broken(f"the epoch of {node.name} goes back from {before.epoch} to {record.epoch}")
         if record.granted < before.granted:
             self.broken(f"the register's epoch of {node.name} goes back from {before.granted} to {record.granted}")
+        if record.holder is Holder.ME and self._was_forced(node):
+            self._given_up(node)  # also when it loses its power before it serves
         if record.holder is Holder.ME and record.generation != before.generation:
             owner = (node.name, node.state.serial)
             if self.generations.setdefault(record.generation, owner) != owner:
