@@ -102,7 +102,10 @@ def prim(ctx: typer.Context, module: Module, word: Full = None, identity: Identi
 
 
 def primforce(ctx: typer.Context, module: Module, identity: Identity = None) -> None:
-    """Start the module as primary even on data whose synchronisation did not end (mirror); the other node copies all."""
+    """Start the module as primary even on data whose synchronisation did not end (mirror).
+
+    A complete copy on the other node is overwritten by `safekit second fullsync` there, and by nothing else.
+    """
     _act(context(ctx), module, "primforce", identity)
 
 
