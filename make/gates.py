@@ -233,7 +233,9 @@ def show(verdict: Verdict) -> None:
 
 def failures(log: str) -> list[str]:
     """What failed by the log of a gate: a line for each test or task, with its reason where the log gives one."""
-    found = re.findall(r"^(?:FAILED|ERROR) .*|^.*\[ERROR\]: .*|^fatal: .*|^.*: error: .*", log, re.MULTILINE)
+    found = re.findall(
+        r"^(?:FAILED|ERROR) (?!- RETRYING).*|^.*\[ERROR\]: .*|^fatal: .*|^.*: error: .*", log, re.MULTILINE
+    )
     return [line if len(line) <= 200 else f"{line[:195]} ..." for line in dict.fromkeys(found)]
 
 

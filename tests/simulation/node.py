@@ -39,6 +39,7 @@ from safekit.automaton.vocabulary import (
     DataSecondary,
     DataStop,
     Effect,
+    Held,
     Links,
     Pair,
     Perform,
@@ -112,6 +113,19 @@ class Node:
         return MirrorState(*known, record=self.record_on_disk, policy=self.world.policy, **self.configuration)
 
     # --- events in, effects out ---------------------------------------------------------------------------------------
+
+    def hold(self, rules: tuple[str, ...]) -> None:
+        """Which wait-rules hold; a node that waits no more listens before it takes silence for the peer's end."""
+        if (
+            not self.paused
+            and self.daemon
+            and self.up
+            and self.state.role is Role.WAIT
+            and self.state.held
+            and not rules
+        ):
+            self.pulse.listen_anew()
+        self.tell(Held(rules))
 
     def tell(self, event: Event) -> None:
         """An event for the automaton: lost when no daemon is there, late when the machine stands still."""

@@ -33,6 +33,12 @@ class Pulse:
         self._turn += 1
         self._beat(self._turn)
 
+    def listen_anew(self) -> None:
+        """The peer's silence counts from now on."""
+        if self.on and self.view.alive is False:
+            self._heard_at = self.node.clock.now
+            self._take(replace(self.view, alive=None))
+
     def close(self, goodbye: bool) -> None:
         """End; a goodbye tells the peer at once."""
         if self.on and goodbye:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from safekit.automaton.mirror import Policy, refusal
-from safekit.automaton.vocabulary import Action, Command, Held, Readiness, Role, Wish
+from safekit.automaton.vocabulary import Action, Command, Readiness, Role, Wish
 from tests.simulation.network import BEATS, DATA, WITNESS
 from tests.simulation.node import Node
 from tests.simulation.world import World
@@ -73,7 +73,7 @@ class Weather:
         node = self._node()
         rules = () if node.state.held else ("interface_failure",)
         self.world.note(node.name, f"rules {rules}")
-        node.tell(Held(rules))
+        node.hold(rules)
 
     def kill_daemon(self) -> None:
         """safekitd dies and is back soon."""
@@ -160,7 +160,7 @@ class Weather:
         world = self.world
         world.heal()
         for node in world.nodes.values():
-            node.tell(Held(()))
+            node.hold(())
         until = self.clock.now + HEALED_WITHIN_S
         quiet_since = self.clock.now
         while self.clock.now < until:

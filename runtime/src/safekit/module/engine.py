@@ -444,7 +444,10 @@ class Module(ABC, Generic[S]):
         told = tuple(sorted({*self._rules_held, *self._own_held})), self._pending
         if told != self._told:
             self._told = told
-            self.put(Held(*told))
+            self._put_held(Held(*told))
+
+    def _put_held(self, held: Held) -> None:
+        self.put(held)
 
     def set_resource(self, name: str, value: str, by: str) -> bool:
         """Give a resource a value; the log says so when it changed."""

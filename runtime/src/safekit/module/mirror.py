@@ -36,6 +36,7 @@ from safekit.automaton.vocabulary import (
     DataSecondary,
     DataStop,
     Effect,
+    Held,
     Links,
     Pair,
     Publish,
@@ -107,6 +108,7 @@ class MirrorModule(Module[MirrorState]):
         self._channel_open = False
         self._cluster_says = ""
         self._peer = PeerView()
+        self._listens_until = 0.0
         self._peer_moved = False
         self._remote: dict[str, str] = {}
         self.record_file = surroundings.paths.module_var(surroundings.name) / "data.json"
@@ -250,6 +252,7 @@ class MirrorModule(Module[MirrorState]):
 
     async def _close_channel(self) -> None:
         self.end("cluster")
+        self._hears_again()
         if self._channel_open:  # the last word, before the goodbye: this node is stopped, not lost
             with contextlib.suppress(ChannelError):
                 await self.around.pulse.publish(self.channel, self._words())
@@ -312,6 +315,10 @@ class MirrorModule(Module[MirrorState]):
         assert isinstance(known, HeartbeatState)
         if known.alive is None or (known.alive and known.payload is None):
             return
+        if known.alive:
+            self._hears_again()
+        elif asyncio.get_running_loop().time() < self._listens_until:
+            return
         was_alive = self._peer.alive
         if known.alive and self.split_brain is not None:
             self.split_brain.heard()
@@ -326,6 +333,29 @@ class MirrorModule(Module[MirrorState]):
         if was_alive and not peer.alive and peer.role is not Role.STOP:
             self.witness("heart", "C", f"no heartbeat from {self.peer_node}")
         self._heard(peer)
+
+    def _put_held(self, held: Held) -> None:
+        """What made this node wait may have made it deaf too: a cable that is back, a path that is open again.
+
+        It listens for a whole time-out before it takes the other node's silence for its end.
+        """
+        if self.state.role is Role.WAIT and self.state.held and not held.rules and self._peer.alive is False:
+            heart = self.around.config.service.heart
+            assert heart is not None
+            longest = max(beats.timeout for beats in heart.heartbeats).total_seconds()
+            self._listens_until = asyncio.get_running_loop().time() + longest
+            self._heard(replace(self._peer, alive=None, version=self._peer.version + 1))
+            self.spawn(self._listen(longest), "listen")
+        super()._put_held(held)
+
+    async def _listen(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._listens_until = 0.0
+        self._take_peer()
+
+    def _hears_again(self) -> None:
+        self._listens_until = 0.0
+        self.end("listen")
 
     def _heard(self, peer: PeerView) -> None:
         gave_way = self._peer.is_(Role.ALONE, Role.PRIM) and peer.alive and not peer.is_(Role.ALONE, Role.PRIM)
