@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
@@ -19,6 +20,23 @@ _AT_ONCE = 64
 """Datagrams taken from one socket before the others get their turn."""
 
 RETRY_S = 0.5
+
+
+def arrived(datagrams: socket.socket) -> Iterator[tuple[bytes, Any]]:
+    """What has arrived: (datagram, source). Bounded, so that a flood on one socket does not silence the others.
+
+    It ends when the socket is closed over a datagram.
+    """
+    for _ in range(_AT_ONCE):
+        if datagrams.fileno() < 0:
+            return
+        try:
+            datagram, source = datagrams.recvfrom(_LARGEST_DATAGRAM)
+        except BlockingIOError:
+            return
+        except OSError:
+            continue  # A pending error of what was sent earlier; taking it clears it.
+        yield datagram, source
 
 
 class LinkSocket:
@@ -82,19 +100,10 @@ class LinkSocket:
             self.trouble = f"UDP {self._local} port {self._port}: {os.strerror(failure.errno or 0)}"
 
     def received(self) -> Iterator[tuple[bytes, str]]:
-        """What has arrived: (datagram, source address). Bounded, so that a flood on one link does not silence the
-        others.
-        """
-        for _ in range(_AT_ONCE):
-            if self._socket is None:
-                return
-            try:
-                datagram, source = self._socket.recvfrom(_LARGEST_DATAGRAM)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # A pending error of an earlier send; taking it clears it.
-            yield datagram, source[0]
+        """What has arrived, as `arrived`: (datagram, source address)."""
+        if self._socket is not None:
+            for datagram, source in arrived(self._socket):
+                yield datagram, source[0]
 
     def answer(self, datagram: bytes, target: str) -> None:
         """Send one datagram where another came from, if that is possible."""

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from safekit.automaton.register import Claim, Ground, Verdict
 from safekit.membership.sealed import Opener, Refusal, Sealer
+from safekit.membership.sockets import arrived
 from safekit.membership.state import Lives
 from safekit.witness.messages import (
     ANSWERS,
@@ -38,8 +39,6 @@ PULSE_S = 1.0
 REPEAT_S = 0.2
 SLOWEST_REPEAT_S = 2.0
 SILENT_AFTER_S = 3.0
-_LARGEST_DATAGRAM = 2048
-_AT_ONCE = 64
 _RESOLVE_AGAIN_S = 5.0
 
 
@@ -281,15 +280,9 @@ class WitnessClient:
     # --- what is heard ---
 
     def _readable(self) -> None:
-        for _ in range(_AT_ONCE):
-            if self._socket is None:
-                return
-            try:
-                datagram, _ = self._socket.recvfrom(_LARGEST_DATAGRAM)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # A pending error of an earlier request; taking it clears it.
+        if self._socket is None:
+            return
+        for datagram, _ in arrived(self._socket):
             opened = self._opener.open(ANSWERS, datagram)
             if isinstance(opened, Refusal):
                 self.refused += 1

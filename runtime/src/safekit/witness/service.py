@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from safekit.automaton.register import Register, Verdict, decide
 from safekit.membership.sealed import Incarnation, Opened, Opener, Refusal, Sealer, addressed, tag
+from safekit.membership.sockets import arrived
 from safekit.membership.state import Lives
 from safekit.witness.messages import (
     ANSWERS,
@@ -32,9 +33,6 @@ from safekit.witness.messages import (
 from safekit.witness.served import ServedCluster, Serving
 from safekit.witness.store import RegisterStore, RegisterUnavailable
 
-_LARGEST_DATAGRAM = 2048
-_AT_ONCE = 64
-"""Datagrams taken before the rest of the daemon gets its turn."""
 _WAITING = 256
 """Claims that wait for the disk; more are dropped and asked again."""
 _NOTICE_EVERY_S = 1.0
@@ -158,16 +156,9 @@ class Witness:
     # --- what arrives ---
 
     def _readable(self) -> None:
-        for _ in range(_AT_ONCE):
-            if self._socket is None:
-                return
-            try:
-                datagram, source = self._socket.recvfrom(_LARGEST_DATAGRAM)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # A pending error of an earlier answer; taking it clears it.
-            self._take(datagram, source)
+        if self._socket is not None:
+            for datagram, source in arrived(self._socket):
+                self._take(datagram, source)
 
     def _take(self, datagram: bytes, source: Source) -> None:
         served = self._served.get(addressed(datagram))
