@@ -281,7 +281,8 @@ class Module(ABC, Generic[S]):
         """Wait until `reached()` after a change of state; False after `timeout` seconds."""
         async with self._moved:
             try:
-                await asyncio.wait_for(self._moved.wait_for(reached), timeout)
+                async with asyncio.timeout(timeout):
+                    await self._moved.wait_for(reached)
             except TimeoutError:
                 return False
             return True
