@@ -25,6 +25,7 @@ from tests.netns.lab import VIP4, VIP6, Lab, Node, wire
 
 IDENTITY = "the cluster of the tests"
 NODES = ("n1", "n2", "n3")
+ADDRESSES = (VirtualAddress(ip_address(VIP4)), VirtualAddress(ip_address(VIP6)))
 WEB = BalancingGroup(
     "web",
     (
@@ -35,17 +36,25 @@ WEB = BalancingGroup(
 
 
 class Farm:
-    """The module `web` on the servers of the wire: what three daemons would do."""
+    """One module on the servers of the wire: what three daemons would do."""
 
-    def __init__(self, lab: Lab, run: Path, groups: Sequence[BalancingGroup] = (WEB,)) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        run: Path,
+        groups: Sequence[BalancingGroup] = (WEB,),
+        addresses: Sequence[VirtualAddress] = ADDRESSES,
+        module: str = "web",
+    ) -> None:
         self.lab = lab
+        self.module = module
         self._run = run
-        self.service = FarmService((VirtualAddress(ip_address(VIP4)), VirtualAddress(ip_address(VIP6))), tuple(groups))
+        self.service = FarmService(tuple(addresses), tuple(groups))
         self.vips = {name: self.daemon(name) for name in lab.servers}
 
     def daemon(self, name: str) -> FarmVip:
         """A daemon that starts on this node (again)."""
-        return FarmVip("web", self.service, name, IDENTITY, self._run / name, NODES)
+        return FarmVip(self.module, self.service, name, IDENTITY, self._run / name, NODES)
 
     def node(self, name: str) -> Node:
         return self.lab.servers[name]
@@ -73,7 +82,7 @@ class Farm:
     def owners(self, names: Sequence[str], group: int = 0) -> tuple[str | None, ...]:
         """The table that the model gives when these nodes are UP."""
         powers = {name: self.service.groups[group].power_of(name) for name in NODES}
-        return buckets.assign({name: powers[name] for name in names}, f"{IDENTITY}|web", powers)
+        return buckets.assign({name: powers[name] for name in names}, f"{IDENTITY}|{self.module}", powers)
 
     def owner(self, names: Sequence[str], client: str, port: int, key: HashKey) -> str | None:
         """Who the model says must serve this client when these nodes are UP."""
@@ -81,10 +90,10 @@ class Farm:
 
     def bucket(self, client: str, port: int, key: HashKey) -> int:
         """The bucket of this client, by the model."""
-        return buckets.bucket_of(ip_address(client), port, key, buckets.hash_seed(f"{IDENTITY}|web"))
+        return buckets.bucket_of(ip_address(client), port, key, buckets.hash_seed(f"{IDENTITY}|{self.module}"))
 
     def elected(self, names: Sequence[str], address: str) -> str:
-        found = buckets.elect(sorted(names), ip_address(address), f"{IDENTITY}|web")
+        found = buckets.elect(sorted(names), ip_address(address), f"{IDENTITY}|{self.module}")
         assert found is not None
         return found
 

@@ -14,7 +14,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -303,6 +303,31 @@ def _raw_answers(kind: int, frame: bytes, patience: float, wanted: Callable[[byt
             if data[:6] == frame[6:12] and wanted(data):
                 answers.append(data[6:12].hex(":"))
         return answers
+
+
+def send_datagrams(
+    mac: str, target: str, flows: Sequence[tuple[Any, int]], vip: Any, port: int = 9, identification: bool = False
+) -> None:
+    """One empty datagram per (source, port) to a port of the VIP, in frames of our own making.
+
+    identification: the number of a flow is the IPv4 identification too.
+    """
+    head = bytes.fromhex(target.replace(":", "") + mac.replace(":", "")) + (
+        b"\x08\0" if vip.version == 4 else b"\x86\xdd"
+    )
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind(("eth0", 0))
+        for source, number in flows:
+            udp = struct.pack(">HHHH", number, port, 8, 0)
+            if vip.version == 4:
+                mark = number if identification else 0
+                ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 28, mark, 0, 64, 17, 0, source.packed, vip.packed)
+                total = sum(struct.unpack(">10H", ip))
+                total = (total & 0xFFFF) + (total >> 16)
+                ip = ip[:10] + struct.pack(">H", ~total & 0xFFFF) + ip[12:]
+            else:
+                ip = struct.pack(">IHBB", 6 << 28, 8, 17, 64) + source.packed + vip.packed
+            wire.send(head + ip + udp)
 
 
 @contextmanager

@@ -5,10 +5,8 @@ from __future__ import annotations
 import socket
 import struct
 from collections import Counter
-from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,6 +23,7 @@ from tests.netns.lab import (
     datagram_answers,
     neighbour_answers,
     ping_answers,
+    send_datagrams,
     still_served_by,
     watch_rules,
     who_serves,
@@ -406,22 +405,3 @@ def test_every_packet_is_taken_exactly_once_by_the_node_that_the_model_names(far
         taken = {name: sum(after[name][kind] - before[name][kind] for kind in ("local", "taken")) for name in names}
         assert taken == expected
         assert sum(taken.values()) == 2 * count
-
-
-def send_datagrams(mac: str, target: str, flows: Sequence[tuple[Any, int]], vip: Any) -> None:
-    """One empty datagram per (source, port) to the VIP's port 9, in frames of our own making."""
-    head = bytes.fromhex(target.replace(":", "") + mac.replace(":", "")) + (
-        b"\x08\0" if vip.version == 4 else b"\x86\xdd"
-    )
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
-        wire.bind(("eth0", 0))
-        for source, port in flows:
-            udp = struct.pack(">HHHH", port, 9, 8, 0)
-            if vip.version == 4:
-                ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 28, 0, 0, 64, 17, 0, source.packed, vip.packed)
-                total = sum(struct.unpack(">10H", ip))
-                total = (total & 0xFFFF) + (total >> 16)
-                ip = ip[:10] + struct.pack(">H", ~total & 0xFFFF) + ip[12:]
-            else:
-                ip = struct.pack(">IHBB", 6 << 28, 8, 17, 64) + source.packed + vip.packed
-            wire.send(head + ip + udp)

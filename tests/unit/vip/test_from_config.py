@@ -50,7 +50,16 @@ def test_a_farm_has_the_groups_rules_and_powers_of_the_file() -> None:
     (web,) = service.groups
     assert [web.power_of(node) for node in ("n1", "n2", "n3")] == [2, 0, 0]
     (rule,) = web.rules
+    assert web.asked == ()
     assert (rule.protocol, rule.key, rule.address, rule.port) == (Protocol.TCP, HashKey.ON_PORT, None, 80)
+
+
+def test_arp_rules_stand_apart_from_those_of_services() -> None:
+    rules = (Rule(None, None, "arp", "on_addr"), Rule(ip_address("192.0.2.9"), None, "arp", "on_addr"))
+    group = Group("web", (), (*rules, Rule(None, 514, "udp", "on_ipid")))
+    (web,) = farm_service(Vip(True, False, (interface(address("192.0.2.9")),), (group,))).groups
+    assert web.asked == (None, ip_address("192.0.2.9"))
+    assert [(rule.protocol, rule.key, rule.port) for rule in web.rules] == [(Protocol.UDP, HashKey.ON_IPID, 514)]
 
 
 def test_a_group_without_hosts_is_everybody_with_equal_power() -> None:
@@ -63,15 +72,6 @@ def test_a_group_without_hosts_is_everybody_with_equal_power() -> None:
     [
         (Vip(True, False, (interface(address("192.0.2.9"), technique="vmac_invisible"),), ()), "vmac_invisible"),
         (Vip(True, False, (interface(address("192.0.2.9", "one_side")),), ()), 'where="one_side"'),
-        (
-            Vip(
-                True,
-                False,
-                (interface(address("192.0.2.9")),),
-                (Group("g", (), (Rule(None, None, "arp", "on_addr"),)),),
-            ),
-            'proto="arp"',
-        ),
     ],
 )
 def test_what_is_not_built_yet_is_refused_by_name(vip: Vip, what: str) -> None:

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from safekit.vip import ruleset
-from safekit.vip.ruleset import FarmRules, difference, removal, replacement, services
+from safekit.vip.ruleset import FarmRules, difference, removal, replacement
 from safekit.vip.service import BalancingGroup, BalancingRule, Flow, HashKey, Placement, Protocol, VipError
+from safekit.vip.services import answering, services
 
 GOLDEN = Path(__file__).parent / "golden"
 TCP, UDP = Protocol.TCP, Protocol.UDP
@@ -34,6 +36,7 @@ LOGS = BalancingGroup(
         BalancingRule(TCP, ADDR, ip_address("fd00::100"), None),
     ),
 )
+ASKED = replace(WEB, asked=(None,))
 MAC = {"n2": "02:00:00:00:00:02", "n3": "02:00:00:00:00:03"}
 
 
@@ -56,6 +59,10 @@ THREE = replace(rules("n2", "n3"), answers=frozenset({SIX.address}))
 JOINED = replace(THREE, former=({0: "n2", 3: "n3"},))
 GROUPS = rules("n2", groups=(WEB, LOGS))
 WIRES = rules("n2", placements=(FOUR, OTHER_WIRE))
+SHARED = replace(rules("n2", groups=(LOGS, ASKED)), answers=frozenset({FOUR.address}))
+SHARED_JOINED = replace(
+    rules("n2", "n3", groups=(LOGS, ASKED)), former=({}, {0: "n2"}), answers=frozenset({SIX.address})
+)
 FLOWS = (
     Flow(ip_address("192.0.2.7"), 40000, FOUR.address, 80),
     Flow(ip_address("fd00::7"), 40001, SIX.address, 80),
@@ -67,6 +74,7 @@ CASES = {
     "several_groups": replacement(GROUPS),
     "two_interfaces": replacement(WIRES),
     "a_node_joins": removal("web") + "".join(difference(ALONE, JOINED, FLOWS) or ""),
+    "answers_shared": replacement(SHARED),
     "removal": removal("web"),
 }
 
@@ -97,6 +105,7 @@ def test_nft_understands_the_text(name: str) -> None:
 
 
 STEPS = [(ALONE, THREE), (THREE, JOINED), (JOINED, ALONE), (ALONE, JOINED), (JOINED, THREE), (THREE, ALONE)]
+STEPS += [(SHARED, SHARED_JOINED), (SHARED_JOINED, SHARED)]
 
 
 @pytest.mark.parametrize(("old", "new"), STEPS)
@@ -150,6 +159,25 @@ def test_a_rule_for_one_address_goes_before_one_for_all_and_a_port_before_every_
     assert found.of(SIX.address, TCP, 81) == (ADDR, 0)
     assert found.of(SIX.address, UDP, 80) is None
     assert services(groups[::-1], (FOUR.address, SIX.address)).of(FOUR.address, TCP, 80) == (ADDR, 0)
+
+
+def test_an_arp_rule_for_one_address_goes_before_one_for_all() -> None:
+    groups = (replace(WEB, asked=(None,)), replace(LOGS, asked=(SIX.address,)))
+    assert answering(groups, (FOUR.address, SIX.address)) == {FOUR.address: 0, SIX.address: 1}
+    assert answering(groups[::-1], (FOUR.address, SIX.address)) == {FOUR.address: 1, SIX.address: 0}
+    assert answering((WEB,), (FOUR.address,)) == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ((None, None), r'group "web": a second rule decides about arp of 10\.0\.0\.100'),
+        ((ip_address("10.0.0.7"),), r'group "web": the rule for arp names 10\.0\.0\.7, no address of this module'),
+    ],
+)
+def test_arp_rules_that_contradict_are_refused(asked: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(VipError, match=message):
+        answering((replace(WEB, asked=asked),), (FOUR.address,))
 
 
 @pytest.mark.parametrize(

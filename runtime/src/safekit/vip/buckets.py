@@ -106,8 +106,13 @@ def share(owners: Sequence[str | None], node: str) -> Share:
 
 
 def bucket_of(client: IPAddress, port: int, key: HashKey, seed: int) -> int:
-    """The bucket that the kernel computes for a packet of this client (`jhash … mod 4096 seed …` in the rules)."""
+    """The bucket that the kernel computes for a packet of this client (`jhash … mod 4096 seed …` in the rules).
+
+    `port`: that of the client; with `on_ipid` the identification of the packet.
+    """
     data = client.packed
+    if key is HashKey.ON_IPID:
+        data = port.to_bytes(2, "big")
     if key is HashKey.ON_PORT:
         data += port.to_bytes(2, "big") + b"\0\0"  # a field of a concatenation is padded to 32 bits
     return jenkins_hash(data, seed) * BUCKETS >> 32
@@ -155,8 +160,8 @@ def _log2_table() -> tuple[int, ...]:
 
 
 def jenkins_hash(data: bytes, seed: int) -> int:
-    """Bob Jenkins' lookup3 as the kernel's `jhash` runs it on little-endian machines; whole words of 4 bytes only."""
-    words = list(struct.unpack(f"<{len(data) // 4}I", data))
+    """Bob Jenkins' lookup3 as the kernel's `jhash` runs it on little-endian machines."""
+    words = list(struct.unpack(f"<{(len(data) + 3) // 4}I", data + bytes(-len(data) % 4)))
     a = b = c = (0xDEADBEEF + len(data) + seed) & _MASK
     while len(words) > 3:
         a, b, c = _mix((a + words[0]) & _MASK, (b + words[1]) & _MASK, (c + words[2]) & _MASK)

@@ -12,12 +12,13 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from safekit.vip import buckets, ruleset, sockets
+from safekit.vip import buckets, sockets
 from safekit.vip.addresses import Addresses
 from safekit.vip.announce import Announcements
 from safekit.vip.filter import FarmFilter
-from safekit.vip.ruleset import FarmRules, ServiceMap
+from safekit.vip.ruleset import FarmRules
 from safekit.vip.service import FarmService, Flow, Member, Placement, Protocol, Released, Share, View, VipError
+from safekit.vip.services import ServiceMap, services
 
 Owners = tuple[tuple[str | None, ...], ...]
 Former = tuple[Mapping[int, str], ...]
@@ -77,7 +78,7 @@ class FarmVip:
         self._seed = buckets.hash_seed(self._identity)
         self._addresses = Addresses(run)
         self._filter = FarmFilter(module)
-        self._services: ServiceMap = ruleset.services(service.groups, [one.address for one in service.addresses])
+        self._services: ServiceMap = services(service.groups, [one.address for one in service.addresses])
         self._record = FarmRecord(run)
         self._rules: FarmRules | None = None
         self._announcements = Announcements()
@@ -156,6 +157,7 @@ class FarmVip:
         owners = self._owners_in(view)
         rules = self._rules_for(view, placements, owners, self._former(view, owners))
         first = self._rules is None
+        lost = not rules.members if self._rules is None else not set(self._rules.members) <= set(rules.members)
         self._record.write(view, rules.former)
         try:
             changed = self._filter.apply(rules, self._kept(rules))
@@ -168,7 +170,9 @@ class FarmVip:
         self._rules = rules
         if changed or silent:
             reroutes = {one.address: one.reroute for one in self._service.addresses}
-            mine = [placement for placement in placements if placement.address in rules.answers]
+            # Under an `arp` rule an announcement would draw everybody to one node: only a node that is gone is worth that.
+            quiet = () if lost else rules.answering
+            mine = [p for p in placements if p.address in rules.answers and p.address not in quiet]
             self._announcements.begin((placement, reroutes[placement.address]) for placement in mine)
         return changed
 

@@ -1,6 +1,6 @@
 """From `<vip>` as the configuration has it (spec §3.5) to what this room works with; alone knows `safekit.config`.
 
-What the runtime does not do yet (vmac_invisible, `one_side`, `arp` rules) is refused where a configuration is applied;
+What the runtime does not do yet (vmac_invisible, `one_side`) is refused where a configuration is applied;
 it is refused here again, so that nothing of it is ever ignored in silence. Names are resolved here, on this node, now.
 """
 
@@ -35,7 +35,10 @@ def farm_service(vip: Vip) -> FarmService:
             raise _unsupported('<virtual_interface type="vmac_invisible">')
     groups = tuple(
         BalancingGroup(
-            group.name, tuple(_rule(rule) for rule in group.rules), {host.name: host.power for host in group.hosts}
+            group.name,
+            tuple(_rule(rule) for rule in group.rules if rule.proto != "arp"),
+            {host.name: host.power for host in group.hosts},
+            tuple(_scope(rule) for rule in group.rules if rule.proto == "arp"),
         )
         for group in vip.groups
     )
@@ -69,10 +72,11 @@ def _addresses(interface: VipInterface) -> list[VirtualAddress]:
 
 
 def _rule(rule: Rule) -> BalancingRule:
-    if rule.proto == "arp":
-        raise _unsupported('<rule proto="arp">')
-    address = None if rule.virtual_addr is None else resolved(rule.virtual_addr)
-    return BalancingRule(Protocol(rule.proto), HashKey(rule.filter), address, rule.port)
+    return BalancingRule(Protocol(rule.proto), HashKey(rule.filter), _scope(rule), rule.port)
+
+
+def _scope(rule: Rule) -> IPAddress | None:
+    return None if rule.virtual_addr is None else resolved(rule.virtual_addr)
 
 
 def _unsupported(what: str) -> VipError:

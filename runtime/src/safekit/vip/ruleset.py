@@ -22,7 +22,8 @@ spec §5.4):
     for a moment about the owner do not send a frame back and forth. So a join, a drain or a new weight breaks no
     connection. While a node has such buckets, what members forward to it is hashed again, for only the bucket tells.
 
-    ARP and ND for a VIP are answered by one elected node; the others drop the question.
+    ARP and ND for a VIP are answered by one elected node; under an `arp` rule by the owner of the asking client, so that
+    its frames come there at once. The others drop the question.
 
 `arp`     a node that answers clients from a VIP would ask for their MAC in the VIP's name, and so draw the VIP to
 itself: it asks in its
@@ -39,9 +40,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from ipaddress import IPv6Address
 
-from safekit.vip.service import BalancingGroup, Flow, HashKey, IPAddress, Placement, Protocol, VipError
+from safekit.vip.service import BalancingGroup, Flow, IPAddress, Placement, Protocol
+from safekit.vip.services import ServiceMap, answering, services
 
 _FAMILIES = (4, 6)
 _INGRESS_PRIORITY = -500
@@ -84,6 +85,11 @@ class FarmRules:
     former: tuple[Mapping[int, str], ...]
     answers: frozenset[IPAddress] = field(default_factory=frozenset)
 
+    @cached_property
+    def answering(self) -> Mapping[IPAddress, int]:
+        """The addresses under an `arp` rule: address -> group index."""
+        return answering(self.groups, [placement.address for placement in self.placements])
+
     def of_family(self, family: int) -> tuple[Placement, ...]:
         """The placements of IPv4 or IPv6."""
         return tuple(p for p in self.placements if p.address.version == family)
@@ -100,17 +106,6 @@ class FarmRules:
         return tuple(dict.fromkeys(p.interface for p in self.placements))
 
 
-@dataclass(frozen=True)
-class ServiceMap:
-    """Where each service goes: (address, protocol, port or None for every port) -> (key, group index)."""
-
-    entries: Mapping[tuple[IPAddress, Protocol, int | None], tuple[HashKey, int]]
-
-    def of(self, address: IPAddress, protocol: Protocol, port: int) -> tuple[HashKey, int] | None:
-        """What decides about this service; None: refused."""
-        return self.entries.get((address, protocol, port)) or self.entries.get((address, protocol, None))
-
-
 def table_name(module: str) -> str:
     """The name of the module's tables in every family."""
     return f"safekit_{module}"
@@ -119,41 +114,6 @@ def table_name(module: str) -> str:
 def tables(rules: FarmRules) -> tuple[str, ...]:
     """The families in which these rules have a table."""
     return ("netdev", *(("arp",) if rules.of_family(4) else ()), *(("ip6",) if rules.of_family(6) else ()))
-
-
-def services(groups: Sequence[BalancingGroup], addresses: Sequence[IPAddress]) -> ServiceMap:
-    """Spread the rules over the addresses. A rule for one address goes before a rule for `*`; two alike are an error.
-
-    `on_ipid` exists for UDP on IPv4 only (spec §3.5): for `*` it covers the IPv4 addresses.
-    """
-    entries: dict[tuple[IPAddress, Protocol, int | None], tuple[HashKey, int]] = {}
-    specific: dict[tuple[IPAddress, Protocol, int | None], bool] = {}
-    for index, group in enumerate(groups):
-        for rule in group.rules:
-            where = f"{rule.protocol} port {'*' if rule.port is None else rule.port}"
-            facts = {"group": group.name, "virtual_addr": str(rule.address or "*"), "port": str(rule.port or "*")}
-            if rule.address is not None and rule.address not in addresses:
-                message = f'group "{group.name}": the rule for {where} names {rule.address}, no address of this module'
-                raise VipError("vip.service", message, **facts)
-            if rule.key is HashKey.ON_IPID and (
-                rule.protocol is not Protocol.UDP or isinstance(rule.address, IPv6Address)
-            ):
-                message = (
-                    f'group "{group.name}": the rule for {where} has filter on_ipid, which exists for udp on IPv4 only'
-                )
-                raise VipError("vip.service", message, **facts)
-            for address in addresses if rule.address is None else (rule.address,):
-                if rule.key is HashKey.ON_IPID and address.version == 6:
-                    continue
-                entry = (address, rule.protocol, rule.port)
-                if entry in entries and specific[entry] == (rule.address is not None):
-                    message = f'group "{group.name}": a second rule decides about {where} of {address}'
-                    raise VipError("vip.service", message, **facts)
-                if specific.get(entry, False):
-                    continue
-                entries[entry] = (rule.key, index)
-                specific[entry] = rule.address is not None
-    return ServiceMap(entries)
 
 
 def removal(module: str) -> str:
@@ -180,11 +140,14 @@ def difference(old: FarmRules, new: FarmRules, flows: Iterable[Flow] = ()) -> st
         return ""
     table = f"netdev {table_name(new.module)}"
     before, after = _owner_texts(old), _owner_texts(new)
+    sharing = set(new.answering.values())
     lines: list[str] = []
     changed: list[dict[int, str]] = []
     for group, (was, now) in enumerate(zip(before, after, strict=True)):
         gone = sorted(bucket for bucket in was if was[bucket] != now.get(bucket))
-        for name, elements in (("owners", gone), ("second", [bucket for bucket in gone if _is_second(was[bucket])])):
+        shared = [bucket for bucket in gone if group in sharing and _is_mine(new, was[bucket])]
+        second = [bucket for bucket in gone if _is_second(was[bucket])]
+        for name, elements in (("owners", gone), ("second", second), ("mine", shared)):
             if elements:
                 lines.append(f"delete element {table} {name}_{group} {{ {', '.join(map(str, elements))} }}\n")
         changed.append({bucket: text for bucket, text in now.items() if was.get(bucket) != text})
@@ -225,6 +188,10 @@ def _is_second(text: str) -> bool:
     return text.startswith("goto chance_")
 
 
+def _is_mine(rules: FarmRules, text: str) -> bool:
+    return _is_second(text) or text == f"goto node_{_tag(rules.node)}"
+
+
 def _elements(rules: FarmRules, texts: Sequence[Mapping[int, str]], flows: Iterable[Flow]) -> str:
     table = f"netdev {table_name(rules.module)}"
     lines: list[str] = []
@@ -236,6 +203,9 @@ def _elements(rules: FarmRules, texts: Sequence[Mapping[int, str]], flows: Itera
                 pairs = [f"{bucket} : {text}" for bucket, text in sorted(part.items())]
                 lines += [f"  {', '.join(pairs[start : start + 8])},\n" for start in range(0, len(pairs), 8)]
                 lines.append("}\n")
+        mine = sorted(bucket for bucket, text in elements.items() if _is_mine(rules, text))
+        if mine and group in rules.answering.values():
+            lines.append(f"add element {table} mine_{group} {{ {', '.join(map(str, mine))} }}\n")
     held = list(flows)
     for family in _FAMILIES:
         keys = [f"{f.client} . {f.client_port} . {f.address} . {f.port}" for f in held if f.address.version == family]
@@ -287,10 +257,11 @@ def _following(rules: FarmRules) -> str:
         chain("arrived", f"meta protocol ip ip ttl 1 {taken}", f"meta protocol ip6 ip6 hoplimit 1 {taken}")
     else:
         chain("arrived", taken)
-    answered4 = [str(p.address) for p in rules.of_family(4) if p.address in rules.answers]
-    answered6 = [f"{int(p.address):#034x}" for p in rules.of_family(6) if p.address in rules.answers]
-    chain("asked4", *([f"arp daddr ip {{ {', '.join(answered4)} }} accept"] if answered4 else []), "drop")
-    chain("asked6", *([f"@th,64,128 {{ {', '.join(answered6)} }} accept"] if answered6 else []), "drop")
+    alone = [p for p in rules.placements if p.address in rules.answers and p.address not in rules.answering]
+    answered4 = [str(p.address) for p in alone if p.address.version == 4]
+    answered6 = [f"{int(p.address):#034x}" for p in alone if p.address.version == 6]
+    chain("elected4", *([f"arp daddr ip {{ {', '.join(answered4)} }} accept"] if answered4 else []), "drop")
+    chain("elected6", *([f"@th,64,128 {{ {', '.join(answered6)} }} accept"] if answered6 else []), "drop")
     return "".join(lines)
 
 
@@ -307,17 +278,22 @@ def _standing(rules: FarmRules) -> str:
     for group in range(len(rules.groups)):
         lines.append(f"  map owners_{group} {{ type mark : verdict; size {size}; }}")
         lines.append(f"  map second_{group} {{ type mark : verdict; size {size}; }}")
-    lines += [f"  chain {following} {{ }}" for following in ("asked4", "asked6", "arrived")]
+    for group in sorted(set(rules.answering.values())):
+        lines.append(f"  set mine_{group} {{ type mark; size {size}; }}")
+    lines += [f"  chain {following} {{ }}" for following in ("elected4", "elected6", "arrived")]
     lines += _chain(f"node_{_tag(rules.node)}", "counter name local", "meta mark set 0 accept")
     lines += _chain("refused", "counter name refused", "meta l4proto tcp reject with tcp reset", "drop")
     for group in range(len(rules.groups)):
-        lines += _chain(f"again_{group}", f"meta mark vmap @second_{group}", "counter name taken accept")
+        lines += _chain(
+            f"again_{group}", f"meta mark vmap @second_{group}", "counter name taken", "meta mark set 0 accept"
+        )
         again, owner = f"ether saddr @members goto again_{group}", f"meta mark vmap @owners_{group}"
         lines += _chain(f"bucket_{group}", again, owner, "counter name refused", "drop")
     service_map = services(rules.groups, [p.address for p in rules.placements])
     for family in _FAMILIES:
         if rules.of_family(family):
             lines += _hash_chains(rules, family) + _entry_chain(rules, family, service_map)
+            lines += _asked_chains(rules, family)
     lines += [_base_chain(rules, number, wire) for number, wire in enumerate(rules.interfaces)]
     lines.append("}")
     lines += _source_tables(rules)
@@ -345,6 +321,23 @@ def _hash_chains(rules: FarmRules, family: int) -> list[str]:
             hashed = f"meta mark set jhash {key} mod {len(owners)} seed {rules.seed:#x} goto bucket_{group}"
             lines += _chain(f"{kind}{family}_{group}", hashed)
     return lines
+
+
+def _asked_chains(rules: FarmRules, family: int) -> list[str]:
+    """Who answers ARP or ND for an address: the owner of the asker where a rule says so, else the elected node."""
+    asker, target = ("arp saddr ip", "arp daddr ip") if family == 4 else ("ip6 saddr", "@th,64,128")
+    lines: list[str] = []
+    ways: list[str] = []
+    for group in sorted(set(rules.answering.values())):
+        asked = [p.address for p in rules.of_family(family) if rules.answering.get(p.address) == group]
+        if asked:
+            names = ", ".join(str(a) if family == 4 else f"{int(a):#034x}" for a in asked)
+            ways.append(f"{target} {{ {names} }} goto asked{family}_{group}")
+            size = len(rules.owners[group])
+            hashed = f"meta mark set jhash {asker} mod {size} seed {rules.seed:#x}"
+            mine = f"meta mark @mine_{group} meta mark set 0 accept"
+            lines += _chain(f"asked{family}_{group}", hashed, mine, "drop")
+    return lines + _chain(f"asked{family}", *ways, f"goto elected{family}")
 
 
 def _entry_chain(rules: FarmRules, family: int, service_map: ServiceMap) -> list[str]:

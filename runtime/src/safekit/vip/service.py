@@ -57,10 +57,11 @@ class VirtualAddress:
 
 
 class Protocol(StrEnum):
-    """The transport of a balanced service."""
+    """The transport of a balanced service; ARP stands for the question who has an address, by ARP or by ND."""
 
     TCP = "tcp"
     UDP = "udp"
+    ARP = "arp"
 
 
 class HashKey(StrEnum):
@@ -84,12 +85,13 @@ class BalancingRule:
 @dataclass(frozen=True)
 class BalancingGroup:
     """One `<group>`: its rules share one table of buckets. `powers` empty: every member, power 1; otherwise those not
-    named have 0.
+    named have 0. `asked`: the `arp` rules, each an address or None for the spec's `*`.
     """
 
     name: str
     rules: tuple[BalancingRule, ...]
     powers: Mapping[str, int] = field(default_factory=dict)
+    asked: tuple[IPAddress | None, ...] = ()
 
     def power_of(self, node: str) -> int:
         """The declared weight of `node` in this group."""
