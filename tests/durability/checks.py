@@ -44,14 +44,17 @@ class Findings:
         return [*self.lost, *self.unexpected]
 
 
-def differences(one: Tree, other: Tree) -> list[str]:
-    """What the trees of two nodes do not agree on."""
+def differences(one: Tree, other: Tree, *, holes: bool = True) -> list[str]:
+    """What the trees of two nodes do not agree on. Without `holes`, zeros and holes are the same."""
+    ignored = set() if holes else {"data"}
     left, right = one.entries, other.entries
     found = [f"{name!r} is only on the first node" for name in sorted(left.keys() - right.keys())]
     found += [f"{name!r} is only on the second node" for name in sorted(right.keys() - left.keys())]
     for name in sorted(left.keys() & right.keys()):
         facts = sorted(
-            key for key in left[name].keys() | right[name].keys() if left[name].get(key) != right[name].get(key)
+            key
+            for key in (left[name].keys() | right[name].keys()) - ignored
+            if left[name].get(key) != right[name].get(key)
         )
         found += [f"{name!r}: {key} is {left[name].get(key)} and {right[name].get(key)}" for key in facts]
     return found

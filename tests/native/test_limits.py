@@ -176,6 +176,26 @@ async def test_a_disk_that_cannot_hold_the_copy_is_told(pair: Pair) -> None:
     assert len(said["peer_space"]) == 1 and "/data" in said["peer_space"][0]
 
 
+async def test_an_allocation_that_finds_no_room_changes_no_size(pair: Pair) -> None:
+    small_disk(pair.a.data, "ext4")
+    (pair.a.data / "lost+found").rmdir()
+    (pair.a.data / "file").write_bytes(b"x" * 5000)
+    await warnings_of(pair)
+
+    def allocate() -> None:
+        with (pair.a.data / "file").open("r+b") as file:
+            with pytest.raises(OSError) as refused:
+                os.posix_fallocate(file.fileno(), 0, 100 << 20)
+            assert refused.value.errno == errno.ENOSPC
+            assert os.fstat(file.fileno()).st_size == 5000
+
+    await in_thread(allocate)
+    await pair.a.plane.idle(force=True)
+    for side in (pair.a, pair.b):
+        assert (side.data / "file").read_bytes() == b"x" * 5000
+    assert (pair.a.data / "file").stat().st_mtime_ns == (pair.b.data / "file").stat().st_mtime_ns
+
+
 async def test_what_the_other_file_system_lacks_is_told_once(pair: Pair) -> None:
     small_disk(pair.b.data, "ext2", "-I", "128", "-b", "1024")
     (pair.b.data / "lost+found").rmdir()

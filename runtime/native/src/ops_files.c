@@ -144,8 +144,11 @@ void op_fallocate(const struct fuse_request *request, uint64_t node, int mode, o
     // What is cut out or put in moves all that follows.
     operation_touches_range(operation, inode, offset, mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE) ? 0 : length);
     inode_lock(inode);
+    struct stat before, st;
+    bool sized = fstat(fd, &before) == 0;
     int error = fallocate(fd, mode, offset, length) ? errno : 0;
-    struct stat st;
+    // What found no room half way has grown the file on ext4: the kernel above, the peer and the application all know the old size.
+    if (error && sized && fstat(fd, &st) == 0 && st.st_size > before.st_size) (void)!ftruncate(fd, before.st_size);
     if (!error && fstat(fd, &st) == 0) {
         struct message message = {.frame = {.op = OP_FALLOCATE, .mode = (uint32_t)mode, .offset = (uint64_t)offset, .size = (uint64_t)length}};
         object_times(&message, &st);

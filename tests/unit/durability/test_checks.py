@@ -176,6 +176,8 @@ def test_every_fact_of_a_tree_is_compared() -> None:
     assert differences(one, Tree({"f": {"mode": "0o100600", "data": []}, "g": {}}, {})) == [
         "'f': data is [[0, 4096]] and []"
     ]
+    assert not differences(one, Tree({"f": {"mode": "0o100600", "data": []}, "g": {}}, {}), holes=False)
+    assert differences(one, Tree({"f": {"mode": "0o100755", "data": []}, "g": {}}, {}), holes=False)
     assert differences(one, Tree({"f": one.entries["f"], "h": {}}, {})) == [
         "'g' is only on the first node",
         "'h' is only on the second node",
