@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from safekit.automaton.data import DataRecord, Holder
-from safekit.automaton.mirror import Answered, MirrorState, PeerView, Policy, claims, step
-from safekit.automaton.register import Claim, Register, Verdict
-from safekit.automaton.vocabulary import Ask, Readiness, Role
+from safekit.automaton.mirror import Answered, MirrorState, Named, PeerView, Policy, claims, step
+from safekit.automaton.register import Claim, Ground, Register, Verdict
+from safekit.automaton.vocabulary import Ask, Readiness, Role, Wish
 from tests.simulation.laws import Broken
 from tests.simulation.network import BEATS, DATA
 from tests.simulation.node import Node
@@ -142,6 +142,21 @@ def test_who_is_refused_while_the_register_names_it_is_not_out_of_date() -> None
     assert not claims.granted_alone(again), "the answer to an earlier claim counts"
     again, _ = step(again, Answered(3, True, 4, ("n1",)))
     assert claims.granted_alone(again)
+
+
+def test_a_record_of_both_tells_that_the_register_went_on_since_it_was_heard() -> None:
+    """The primary lost its power after the register named both and before it said so: its record is all that tells."""
+    mine = DataRecord(4, "4.n2.x", (), Holder.PEER, Role.SECOND, granted=5)
+    theirs = replace(mine, holder=Holder.BOTH, role=Role.PRIM, clean=False, granted=7)
+    stale = Named(6, ("n2",))
+    state = MirrorState("n1", "n2", "x", True, Role.WAIT, record=mine, policy=Policy.WITNESS, register=stale)
+    peer = PeerView(alive=True, role=Role.WAIT, wish=Wish.AUTO, record=theirs, register=stale)
+    heard, effects = step(replace(state, wish=Wish.AUTO), peer)
+    assert heard.register == Named(7, ("n1", "n2"))
+    assert Ask(1, 7, ("n1", "n2"), ("n1",), Ground.TOGETHER) in effects
+    gone = replace(peer, record=replace(theirs, holder=Holder.ME))
+    heard, effects = step(replace(state, wish=Wish.AUTO), gone)
+    assert heard.register == stale, "`me` may stand on a consent: it says nothing about the register"
 
 
 @pytest.mark.timeout(600)

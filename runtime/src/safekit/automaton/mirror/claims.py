@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from safekit.automaton.data import Holder
-from safekit.automaton.mirror.values import DataPhase, MirrorState, Policy
+from safekit.automaton.mirror.values import DataPhase, MirrorState, Named, PeerView, Policy
 from safekit.automaton.register import Ground
 from safekit.automaton.vocabulary import Ask, Effect, Role, Withdraw
 
@@ -41,6 +41,15 @@ def me(state: MirrorState) -> tuple[str, ...]:
 def pair(state: MirrorState) -> tuple[str, ...]:
     """Holders: both nodes."""
     return tuple(sorted((state.node, state.peer_node)))
+
+
+def known(state: MirrorState, peer: PeerView) -> Named:
+    """The register as the two nodes know it together: the newest of what each heard, and of what the peer's record tells.
+
+    A primary that loses its power between the grant that names both and its word of it has only the record to tell.
+    """
+    told = Named(peer.record.granted, pair(state)) if peer.record.holder is Holder.BOTH else Named()
+    return max(state.register, peer.register, told, key=lambda named: named.epoch)
 
 
 def _granted(state: MirrorState, holders: tuple[str, ...]) -> bool:

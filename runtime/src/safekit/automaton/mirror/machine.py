@@ -395,9 +395,7 @@ def _peer(state: MirrorState, peer: PeerView) -> tuple[MirrorState, tuple[Effect
     )
     if before != after:
         state = replace(state, refused=None)
-    if peer.register.epoch > state.register.epoch:
-        state = replace(state, register=peer.register)
-    return replace(state, peer=peer), said
+    return replace(state, peer=peer, register=claims.known(state, peer)), said
 
 
 def _data(state: MirrorState, event: DataSaid) -> tuple[MirrorState, tuple[Effect, ...]]:
