@@ -50,6 +50,8 @@ mode_t mode_without_privileges(const struct fuse_request *request, const struct 
 // A file without a name got its first one: the peer, which does not know it, gets it whole. With its lock and namespace_lock held.
 void ship_whole(struct operation *operation, struct inode *inode, struct inode *parent, const char *name);
 void close_below(int fd);
+// The kernel was not told of it: the reference that it would have, and its open file (or NULL), are given back.
+void entry_unheard(const struct entry *entry, const struct open_file *file);
 int open_below(struct inode *inode, struct open_file *file);
 int flags_below(int flags);
 void opened_below(struct inode *inode, struct open_file *file, int fd); // `fd` is the file, open

@@ -34,6 +34,15 @@ int open_below(struct inode *inode, struct open_file *file) {
     return 0;
 }
 
+void entry_unheard(const struct entry *entry, const struct open_file *file) {
+    struct inode *inode = entry->node ? inode_at(entry->node) : NULL;
+    if (file) {
+        inode_released(inode);
+        close_below((int)file->handle);
+    }
+    if (inode) inode_forget(inode, 1);
+}
+
 void op_open(const struct fuse_request *request, uint64_t node, struct open_file *file) {
     struct inode *inode = inode_of(request, node);
     int error = open_below(inode, file);

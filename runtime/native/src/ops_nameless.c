@@ -25,7 +25,7 @@ void op_tmpfile(const struct fuse_request *request, uint64_t parent, mode_t mode
         if (error) inode_forget(inode, 1);
     }
     if (error) reply_error(request, error);
-    else if (!reply_create(request, &entry, file)) close((int)file->handle);
+    else if (!reply_create(request, &entry, file)) entry_unheard(&entry, file);
 }
 
 static bool ship_content(struct inode *inode, int file, off_t size) {

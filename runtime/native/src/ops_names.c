@@ -261,11 +261,12 @@ void op_create(const struct fuse_request *request, uint64_t parent_node, const c
     operation_binds(parent, NULL);
     int error = make_entry(operation, parent, name, &make, flags_below(file->flags), &fd);
     if (!error) opened_below(inode_of(request, operation->entry.node), &operation->file, fd);
+    operation->opened = !error;
     pthread_rwlock_unlock(&namespace_lock);
     if (error == EEXIST && !(file->flags & O_EXCL) && !(error = look_up(request, parent->fd, name, &operation->entry))) {
         struct inode *inode = inode_of(request, operation->entry.node);
         error = open_below(inode, &operation->file);
-        if (error) inode_forget(inode, 1);
+        operation->opened = !error;
     }
     operation_end(operation, error);
 }

@@ -8,6 +8,7 @@
 #include "activity.h"
 #include "local.h"
 #include "metrics.h"
+#include "operations.h"
 #include "resync.h"
 #include "select.h"
 #include "throttle.h"
@@ -33,17 +34,20 @@ static void answer(struct operation *operation) {
     int error = operation->refused ? EIO : operation->error;
     throttle_latency(metrics_now_us() - operation->began, operation->sync);
     const struct fuse_request *request = &operation->request;
+    bool heard = true;
     if (error) {
         reply_error(request, error);
+        heard = false;
     } else {
         switch (operation->kind) {
         case REPLY_STATUS: reply_error(request, 0); break;
         case REPLY_WRITE: reply_write(request, operation->written); break;
-        case REPLY_ENTRY: reply_entry(request, &operation->entry); break;
-        case REPLY_CREATE: reply_create(request, &operation->entry, &operation->file); break;
+        case REPLY_ENTRY: heard = reply_entry(request, &operation->entry); break;
+        case REPLY_CREATE: heard = reply_create(request, &operation->entry, &operation->file); break;
         case REPLY_ATTR: reply_attr(request, &operation->entry.attr); break;
         }
     }
+    if (!heard) entry_unheard(&operation->entry, operation->opened ? &operation->file : NULL);
     free(operation);
 }
 

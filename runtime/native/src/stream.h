@@ -25,6 +25,7 @@ struct operation {
     size_t written;
     struct entry entry;
     struct open_file file;
+    bool opened;      // `file` is open for whoever asked
     struct inode *made; // by OP_MAKE: it gets its number with the frame
     uint64_t epoch;   // of the activity log
     bool untracked;   // a part of what it touches is not in the dirty set: it began in mirror ...
