@@ -20,7 +20,8 @@ from safekit.replication import (
 )
 from tests.native.moments import await_another_moment
 from tests.native.pair import Pair, Side, in_mirror, in_thread, opened
-from tests.native.test_dirty import alone
+from tests.native.test_dirty import PUNCH_KEEP, alone
+from tests.native.test_posix import fallocated
 from tests.native.trees import assert_equal
 
 
@@ -94,6 +95,42 @@ async def test_where_everything_differs_the_secondary_is_not_asked(pair: Pair) -
     assert_equal(pair.a.data, pair.b.data)
     # at most as many questions as may be open before the first answer, and one for every sixteen pieces
     assert _count_of(pair.b, "rchar") - before < 80 << 20
+
+
+async def test_the_file_system_is_asked_for_holes_as_often_as_there_are_extents_not_pieces(pair: Pair) -> None:
+    size, piece, hole = 64 << 20, 128 << 10, 1 << 20
+    content = os.urandom(size)
+    for side in (pair.a, pair.b):
+        (side.data / "whole").write_bytes(content)
+        with open(side.data / "holes", "wb") as file:
+            for at in range(0, 16 << 20, 2 * hole):
+                os.pwrite(file.fileno(), content[at : at + hole], at)
+    with open(pair.b.data / "whole", "r+b") as file:
+        for at in range(0, size, 8 * piece):
+            os.pwrite(file.fileno(), b"changed", at)
+    await pair.a.plane.primary(generation="1")
+    await pair.listen(pair.b)
+    await pair.mirror()
+    assert_equal(pair.a.data, pair.b.data)
+    assert (pair.b.data / "holes").stat().st_blocks * 512 < 10 << 20
+    for side in (pair.a, pair.b):
+        # Some for every extent and hole, again where an answer goes back; two for every piece would be more than 1,000.
+        assert int((await side.plane.stats())["hole_searches_count"]) < 100
+
+
+async def test_a_hole_that_is_made_while_a_file_is_copied_is_one_on_the_other_side(pair: Pair) -> None:
+    size = 96 << 20
+    content = os.urandom(size)
+    for side in (pair.a, pair.b):
+        (side.data / "file").write_bytes(content)
+    await pair.a.plane.primary(generation="1")
+    await pair.listen(pair.b)
+    await pair.connect()
+    with open(pair.a.data / "file", "r+b") as file:
+        await in_thread(lambda: [fallocated(file.fileno(), PUNCH_KEEP, at, 1 << 20) for at in range(0, size, 2 << 20)])
+    await in_mirror(pair.a)
+    assert_equal(pair.a.data, pair.b.data)
+    assert (pair.b.data / "file").stat().st_blocks * 512 < size // 2 + (1 << 20)
 
 
 async def test_what_follows_something_different_is_compared_again(pair: Pair) -> None:

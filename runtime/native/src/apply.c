@@ -72,10 +72,17 @@ int receive_file(uint64_t id, int *error) {
     return object->file;
 }
 
+struct extent *receive_extent(uint64_t id) { return &object_of(id)->known; }
+
+void receive_cut(uint64_t id) {
+    const struct object *object = object_of(id);
+    if (S_ISREG(object->type)) extent_cut(object->dev, object->ino);
+}
+
 static void keep(uint64_t id, const struct directory *directory, int path, int file, const struct stat *st) {
     drop(id);
     struct object *object = must(calloc(1, sizeof *object));
-    *object = (struct object){.directory = directory, .path = path, .file = file, .dev = st->st_dev, .ino = st->st_ino, .type = st->st_mode & S_IFMT};
+    *object = (struct object){.directory = directory, .path = path, .file = file, .dev = st->st_dev, .ino = st->st_ino, .type = st->st_mode & S_IFMT, .known = {.dev = st->st_dev, .ino = st->st_ino}};
     atomic_init(&object->references, 1);
     table[id] = object;
 }
@@ -136,6 +143,7 @@ static int apply_setattr(const struct message *message) {
     const struct frame *f = &message->frame;
     int object = receive_object(f->id);
     if (object < 0) return ESTALE;
+    if (f->valid & SET_SIZE) receive_cut(f->id);
     struct attributes attributes = {f->valid, f->mode, f->uid, f->gid, (off_t)f->size, {f->atime_s, f->atime_n}, {f->mtime_s, f->mtime_n}};
     return local_setattr(object, &attributes);
 }
@@ -224,6 +232,7 @@ static int apply_fallocate(const struct message *message) {
     const struct frame *f = &message->frame;
     int error = 0, file = receive_file(f->id, &error);
     if (file < 0) return error;
+    receive_cut(f->id);
     if (fallocate(file, (int)f->mode, (off_t)f->offset, (off_t)f->size)) return errno;
     struct timespec times[2] = {{0, UTIME_OMIT}, {f->mtime_s, f->mtime_n}};
     return futimens(file, times) ? errno : 0;

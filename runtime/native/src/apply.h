@@ -1,5 +1,6 @@
 // One frame of the stream, applied to the tree of the secondary; and the objects that frames name by number.
 #pragma once
+#include "extent.h"
 #include "frame.h"
 #include <stdatomic.h>
 
@@ -13,6 +14,7 @@ struct object {
     dev_t dev;
     ino_t ino;
     mode_t type; // S_IFMT
+    struct extent known;
 };
 
 struct object *object_find(uint64_t id); // borrowed; of the thread that reads the stream

@@ -2,6 +2,7 @@
 // One thread for each connection; one request, one answer; a connection that said "subscribe" gets events until it closes.
 #include "diff.h"
 #include "events.h"
+#include "extent.h"
 #include "external.h"
 #include "dirty.h"
 #include "metrics.h"
@@ -227,6 +228,7 @@ static void put_stats(struct line *line) {
     put_number(line, "resumed_count", (int64_t)metrics_total(COUNT_RESUMED));
     put_number(line, "queue_count", secondary ? receive.queued : stream.pending);
     put_number(line, "held_count", stream.held);
+    put_number(line, "hole_searches_count", (int64_t)extent_searches());
     put_number(line, "pending_bytes", (int64_t)stream.queued);
     put_number(line, "throttle_pause_percent", throttle.pause_percent);
     put_number(line, "throttle_window_bytes", (int64_t)throttle.window);

@@ -189,6 +189,14 @@ struct inode *inode_get(const struct directory *directory, int fd, struct stat *
     return inode;
 }
 
+struct inode *inode_keep(struct inode *inode) {
+    pthread_mutex_lock(&table_lock);
+    inode->references++;
+    record_count(inode);
+    pthread_mutex_unlock(&table_lock);
+    return inode;
+}
+
 void inode_forget(struct inode *inode, uint64_t references) {
     pthread_mutex_lock(&table_lock);
     inode->references -= references;

@@ -33,6 +33,7 @@ void inodes_close(void);                // forgets everything
 struct inode *inode_root(unsigned directory);
 // Takes `fd` (O_PATH) over and counts a reference. NULL with errno: EXDEV for another file system mounted below.
 struct inode *inode_get(const struct directory *directory, int fd, struct stat *st);
+struct inode *inode_keep(struct inode *inode); // counts one more reference
 void inode_forget(struct inode *inode, uint64_t references);
 // Regular files by their own lock, everything else by the namespace. Returns what inode_unlock() needs.
 void inode_lock(struct inode *inode);

@@ -1,4 +1,5 @@
 // Attributes, extended attributes, links' targets, and the file system as a whole.
+#include "extent.h"
 #include "intent.h"
 #include "local.h"
 #include "operations.h"
@@ -102,6 +103,7 @@ void op_setattr(const struct fuse_request *request, uint64_t node, const struct 
         wanted.mode = mode_without_privileges(request, st);
         wanted.valid |= SET_MODE; // on both sides, whatever the change of owner itself makes of them
     }
+    if (wanted.valid & SET_SIZE) extent_cut(inode->dev, inode->ino);
     if (!error) error = local_setattr(inode->fd, &wanted);
     int stated = local_stat(inode->fd, st);
     if (!error) error = stated;

@@ -1,4 +1,5 @@
 // Open files.
+#include "extent.h"
 #include "intent.h"
 #include "local.h"
 #include "operations.h"
@@ -153,6 +154,7 @@ void op_fallocate(const struct fuse_request *request, uint64_t node, int mode, o
     // What is cut out or put in moves all that follows.
     operation_touches_range(operation, inode, offset, mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE) ? 0 : length);
     inode_lock(inode);
+    extent_cut(inode->dev, inode->ino);
     struct stat before, st;
     bool sized = fstat(fd, &before) == 0;
     int error = fallocate(fd, mode, offset, length) ? errno : 0;

@@ -17,6 +17,8 @@ void receive_get_status(struct receive_status *status);
 // ---- apply.c, for reconcile.c ----
 int receive_object(uint64_t id);              // O_PATH descriptor, -1 when unknown
 int receive_file(uint64_t id, int *error);    // readable and writable descriptor of a regular file
+struct extent *receive_extent(uint64_t id);   // of an object that is known; in the order of its frames
+void receive_cut(uint64_t id);                // something of it may become a hole
 
 // ---- answers.c: what goes back to the primary ----
 void answers_begin(struct link *link, bool resumes, uint64_t heard); // heard: the last acknowledgement that the primary has

@@ -1,4 +1,5 @@
 // The secondary's half of a resynchronisation: makes listings equal, compares zones, writes what differs.
+#include "extent.h"
 #include "listing.h"
 #include "local.h"
 #include "receive.h"
@@ -254,7 +255,10 @@ static int file_meta(const struct message *message) {
     struct stat st;
     if (object < 0) return ESTALE;
     int error = local_stat(object, &st);
-    if (!error && st.st_size != (off_t)f->size && truncate(proc_path(object).text, (off_t)f->size)) error = errno;
+    if (!error && st.st_size != (off_t)f->size) {
+        receive_cut(f->id);
+        if (truncate(proc_path(object).text, (off_t)f->size)) error = errno;
+    }
     return error ? error : set_metadata(object, message);
 }
 
@@ -277,7 +281,7 @@ static int range_is_equal(int file, const struct message *message, size_t size, 
         *equal = memcmp(present, message->data, size) == 0;
     }
     if (*equal) {
-        off_t hole = lseek(file, (off_t)message->frame.offset, SEEK_HOLE);
+        off_t hole = extent_end(receive_extent(message->frame.id), file, (off_t)message->frame.offset);
         *equal = hole < 0 || hole >= (off_t)(message->frame.offset + size);
     }
     return error;
@@ -319,6 +323,7 @@ static int zone_hole(const struct message *message) {
     off_t data = lseek(file, (off_t)f->offset, SEEK_DATA), end = (off_t)(f->offset + f->size);
     if ((data < 0 && errno == ENXIO) || data >= end) return 0;
     if (end >= st.st_size) end = (end / st.st_blksize + 1) * st.st_blksize; // the last block goes whole, not only its bytes
+    receive_cut(f->id);
     error = local_punch(file, (off_t)f->offset, end - (off_t)f->offset);
     return error ? error : restore_time(file, f);
 }

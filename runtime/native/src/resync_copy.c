@@ -1,6 +1,7 @@
 // Files: compared zone by zone, and sent where they differ. The rule that makes it right under live writes stands in resync.c.
 #include "resync_inside.h"
 #include "copied.h"
+#include "extent.h"
 #include "listing.h"
 #include "local.h"
 #include "stream.h"
@@ -32,14 +33,22 @@ static struct {
     struct check check[CHECKS]; // what is asked and not answered, in the order of the stream
     size_t first, count;
     unsigned differ_in_a_row, unasked;
+    struct known {
+        struct inode *of;
+        struct extent extent;
+    } compared, differed; // two places: the answers come back far behind the questions, maybe of the file before
 } copy;
 
 static unsigned char zone[ZONE_SIZE];
 
-static off_t next_data(int file, off_t offset, off_t end) {
-    off_t data = lseek(file, offset, SEEK_DATA);
-    if (data < 0) data = errno == ENXIO ? end : offset;
-    return data < end ? data : end;
+// What is known of the data of this file; of another one nothing any more.
+static struct extent *known_of(struct known *known, struct inode *inode) {
+    if (known->of != inode) {
+        if (known->of) inode_forget(known->of, 1);
+        known->of = inode ? inode_keep(inode) : NULL;
+        known->extent = inode ? (struct extent){.dev = inode->dev, .ino = inode->ino} : (struct extent){0};
+    }
+    return &known->extent;
 }
 
 static void send_hole(struct inode *inode, off_t offset, off_t end, const struct stat *st) {
@@ -63,17 +72,18 @@ static ssize_t send_bytes(struct inode *inode, int file, off_t offset, size_t si
 static void send_zone(struct inode *inode, int file, off_t offset, size_t size, bool differs) {
     struct stat st;
     uint64_t sent = 0;
+    struct extent *known = known_of(&copy.differed, inode);
     inode_lock(inode);
     bool readable = fstat(file, &st) == 0;
     off_t end = readable && st.st_size < offset + (off_t)size ? st.st_size : offset + (off_t)size;
     while (readable && offset < end) {
-        off_t data = next_data(file, offset, end);
+        off_t data = extent_data(known, file, offset, end);
         if (data > offset) {
             send_hole(inode, offset, data, &st);
             offset = data;
             continue;
         }
-        off_t hole = lseek(file, offset, SEEK_HOLE);
+        off_t hole = extent_end(known, file, offset);
         if (hole <= offset || hole > end) hole = end;
         ssize_t n = send_bytes(inode, file, offset, (size_t)(hole - offset), &st, differs);
         if (n <= 0) {
@@ -199,16 +209,17 @@ static off_t compare_step(struct inode *inode, int file, off_t offset, off_t lim
     struct stat st;
     bool readable = true;
     *sent = 0;
+    struct extent *known = known_of(&copy.compared, inode);
     inode_lock(inode);
     if (fstat(file, &st) == 0 && offset < st.st_size) {
-        off_t data = next_data(file, offset, limit < st.st_size ? limit : st.st_size);
+        off_t data = extent_data(known, file, offset, limit < st.st_size ? limit : st.st_size);
         if (data > offset) {
             send_hole(inode, offset, data, &st);
             next = data;
         } else {
             off_t end = (offset / PIECE + 1) * PIECE;
             if (end > limit) end = limit;
-            off_t hole = lseek(file, offset, SEEK_HOLE);
+            off_t hole = extent_end(known, file, offset);
             if (hole > offset && hole < end) end = hole;
             if (end > st.st_size) end = st.st_size;
             next = end;
@@ -303,6 +314,8 @@ bool copy_asks(void) { return copy.count != 0; }
 void copy_begin(void) { copy.differ_in_a_row = copy.unasked = 0; }
 
 void copy_forget(void) {
+    known_of(&copy.compared, NULL);
+    known_of(&copy.differed, NULL);
     for (; copy.count; copy.count--) {
         inode_forget(copy.check[copy.first].inode, 1);
         copy.first = (copy.first + 1) % CHECKS;

@@ -1,6 +1,7 @@
 // The primary's half of a comparison. See verify.h for what makes it exact.
 #include "verify.h"
 #include "events.h"
+#include "extent.h"
 #include "local.h"
 #include "receive.h"
 #include "resync.h"
@@ -182,21 +183,19 @@ static struct message of_file(enum frame_op op, const struct inode *inode, off_t
 }
 
 // One step under the lock of the file: a hole, or at most one zone. Returns the offset to go on with, -1 at the end.
-static off_t send_zone(struct inode *inode, int file, off_t offset) {
+static off_t send_zone(struct inode *inode, int file, off_t offset, struct extent *known) {
     off_t next = -1;
     uint64_t seq = 0, bytes = 0;
     struct stat st;
     inode_lock(inode);
     if (fstat(file, &st) == 0 && offset < st.st_size) {
-        off_t data = lseek(file, offset, SEEK_DATA);
-        if (data < 0 && errno == ENXIO) data = st.st_size;
-        if (data < 0) data = offset;
+        off_t data = extent_data(known, file, offset, st.st_size);
         if (data > offset) {
             struct message hole = of_file(OP_VERIFY_HOLE, inode, offset, (size_t)(data - offset));
             send_piece(&hole, inode, false, &seq);
             next = data;
         } else {
-            off_t end = (offset / ZONE_SIZE + 1) * ZONE_SIZE, hole = lseek(file, offset, SEEK_HOLE);
+            off_t end = (offset / ZONE_SIZE + 1) * ZONE_SIZE, hole = extent_end(known, file, offset);
             if (hole > offset && hole < end) end = hole;
             if (end > st.st_size) end = st.st_size;
             ssize_t n = pread(file, zone, (size_t)(end - offset), offset);
@@ -238,7 +237,8 @@ static void send_file(struct inode *inode) {
     inode_unlock(inode);
     if (!known || !seq) return;
     int file = verify.flags & VERIFY_METADATA || st.st_size == 0 ? -1 : local_reopen(inode->fd, O_RDONLY | O_NOATIME);
-    for (off_t offset = 0; file >= 0 && offset >= 0 && !ended();) offset = send_zone(inode, file, offset);
+    struct extent data = {.dev = inode->dev, .ino = inode->ino};
+    for (off_t offset = 0; file >= 0 && offset >= 0 && !ended();) offset = send_zone(inode, file, offset, &data);
     if (file >= 0) close(file);
     pace(seq, 0);
     verify_report_done(1, 0);
