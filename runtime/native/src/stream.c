@@ -160,6 +160,7 @@ void stream_make_room(void) {
     }
 }
 
+_Thread_local bool stream_reading;
 static _Thread_local bool tentative;
 
 void stream_tentative(bool on) { tentative = on; }
@@ -262,8 +263,9 @@ uint64_t stream_send(struct message *message, struct inode *object, bool named) 
 
 void stream_unbind(struct inode *inode) {
     pthread_mutex_lock(&stream.lock);
-    if (inode->bound == stream.bindings) stream_make_room();
-    if (stream.up && inode->bound == stream.bindings) {
+    // Nobody makes room for the thread that reads what makes room: the peer then keeps the object until all are unbound.
+    if (inode->bound == stream.bindings && !stream_reading) stream_make_room();
+    if (stream.up && inode->bound == stream.bindings && ring_fits(stream.ring, RING_RESERVE)) {
         struct message message = {.frame = {.op = OP_UNBIND, .seq = ++stream.seq, .id = inode->remote_id}};
         stream_append(&message);
         inode->bound = 0;

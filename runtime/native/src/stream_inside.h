@@ -55,5 +55,6 @@ void stream_flush(void); // without it
 void *stream_sends(void *unused);
 
 // ---- stream_peer.c: threads of a stream ----
+extern _Thread_local bool stream_reading; // this thread: it may not wait for room
 void *stream_reads(void *unused);
 void *stream_watches(void *unused);

@@ -189,6 +189,7 @@ static bool resume(void) {
 
 void *stream_reads(void *unused) {
     (void)unused;
+    stream_reading = true;
     static unsigned char bytes[1 << 18];
     size_t used = 0;
     for (;;) {
