@@ -84,6 +84,7 @@ GATES = (
             "python make/branches.py safekit.config=95 safekit.automaton=95",
         ),
     ),
+    Gate("exploration", (f"{PYTEST} tests/exploration --numprocesses=2 --durations=3",)),
     Gate("native", ("make -C runtime/native", f"{PYTEST} tests/native --timeout=300"), limit=900, lane="first"),
     Gate("network", (f"{PYTEST} tests/netns tests/pulse --timeout=300",), limit=900, lane="first"),
     Gate("model", (f"{PYTEST} tests/model --numprocesses=2 --durations=5",), limit=900),
