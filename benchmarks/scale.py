@@ -89,7 +89,7 @@ class Sessions:
 
 async def cost(folder: Path, extent: Extent, tell: Tell) -> None:
     """pgbench's p99 while a large file is reintegrated, against its p99 in a quiet mirror; and the rate of that
-    reintegration against the same without pgbench."""
+    reintegration against the same without pgbench. All four of a round are measured within some seconds."""
     shared = folder.with_name(f"{folder.name}-shared")
     shared.mkdir()
     shared.chmod(0o755)
@@ -103,6 +103,20 @@ async def cost(folder: Path, extent: Extent, tell: Tell) -> None:
                 file.write(some)
             os.fsync(file.fileno())
 
+    async def reintegrate(pair: Pair) -> tuple[float, float]:
+        """When it began, in seconds since the epoch, and how many it took."""
+        began, since = time.monotonic(), time.time()
+        await pair.connect()
+        seconds, _ = await in_mirror_since(pair.a, began)
+        return since, seconds
+
+    async def apart(pair: Pair) -> None:
+        await alone(pair)
+        await asyncio.to_thread(write, pair.a.data / "large")
+        # what is written back because of the write itself is no cost of the copy
+        await asyncio.to_thread(drop_build)
+        await pair.listen(pair.b)
+
     async with opened(Pair(folder, BINARY, ack_timeout=60.0)) as pair:
         write(pair.a.data / "large")  # there before: a file that grows costs more than one that changes
         await pair.serve()
@@ -110,32 +124,23 @@ async def cost(folder: Path, extent: Extent, tell: Tell) -> None:
         folder.chmod(0o755)
         place = Place(OURS, folder, pair.a.data)
         with PostgreSQL(shared).serving(place, QUICK if extent.quick else FULL) as connect:
-            logs = folder / "postgresql.run"
-            sessions = Sessions(connect, logs)
-            length = 2 if extent.quick else 5
-            quiet = _percentile([latency for _, latency in await working(folder, partial(sessions.run, length))])
+            sessions = Sessions(connect, folder / "postgresql.run")
 
-            rates: list[float] = []
-            during = 0.0
-            for loaded in (False, True):
-                await alone(pair)
-                await asyncio.to_thread(write, pair.a.data / "large")
-                # what is written back because of the write itself is no cost of the copy
-                await asyncio.to_thread(drop_build)
-                await pair.listen(pair.b)
-                noted = None
-                if loaded:
-                    # longer than the copy at half of its rate
-                    length = max(length, math.ceil(size / 1e6 / rates[0] * 2.2) + 2)
-                    noted = asyncio.create_task(working(folder, partial(sessions.run, length)))
-                    await asyncio.sleep(1.0)
-                began, since = time.monotonic(), time.time()
-                await pair.connect()
-                seconds, _ = await in_mirror_since(pair.a, began)
-                rates.append(size / seconds / 1e6)
-                if noted is not None:
-                    until = since + seconds
-                    during = _percentile([latency for at, latency in await noted if since <= at <= until])
-    more = {"quiet_p99_ms": quiet, "during_p99_ms": during}
-    tell("cost", OURS, Measure(during / quiet if quiet else 0.0, more))
-    tell("cost-rate", OURS, Measure(rates[1] / rates[0], {"alone_mb_s": rates[0], "beside_mb_s": rates[1]}))
+            async def noted(seconds: int) -> list[tuple[float, float]]:
+                return await working(folder, partial(sessions.run, seconds))
+
+            for _ in range(extent.rounds):
+                quiet = _percentile([latency for _, latency in await noted(2 if extent.quick else 4)])
+                await apart(pair)
+                _, seconds = await reintegrate(pair)
+                free = size / seconds / 1e6
+                await apart(pair)
+                # longer than the copy at half of its rate
+                beside = asyncio.create_task(noted(math.ceil(seconds * 2.2) + 2))
+                await asyncio.sleep(1.0)
+                since, seconds = await reintegrate(pair)
+                loaded = size / seconds / 1e6
+                during = _percentile([latency for at, latency in await beside if since <= at <= since + seconds])
+                more = {"quiet_p99_ms": quiet, "during_p99_ms": during}
+                tell("cost", OURS, Measure(during / quiet if quiet else 0.0, more))
+                tell("cost-rate", OURS, Measure(loaded / free, {"alone_mb_s": free, "beside_mb_s": loaded}))
