@@ -72,7 +72,7 @@ class Volume:
         file.write_text(graph)
         words = [*program, "-N", "-f", str(file), "-l", str(self._private / f"{name}.log"), "-L", "WARNING"]
         words += ["-p", str(self._private / f"{name}.pid"), "-S", str(self._private / f"{name}.sock"), *last]
-        self._processes.append(subprocess.Popen(words, stdin=subprocess.DEVNULL))
+        self._processes.append(subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True))
 
     def _until(self, holds: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + _WAIT_S

@@ -207,6 +207,7 @@ int main(int count, char **argument) {
     pid_t peer = fork();
     if (peer < 0) fail("fork");
     if (!peer) {
+        setsid(); // as another node
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         serve(listener);
     }

@@ -101,8 +101,12 @@ class DataPlaneProcess:
             await _run("systemctl", "reset-failed", self._unit, check=False)
             await _run("systemctl", "start", self._unit)
         else:
+            # a session of its own, as a unit has: the kernel shares a processor among sessions, not among processes
             self._process = await asyncio.create_subprocess_exec(
-                str(self._settings.binary), *self._settings.arguments(), stdin=asyncio.subprocess.DEVNULL
+                str(self._settings.binary),
+                *self._settings.arguments(),
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
             )
         await self.plane.open(timeout=10.0)
 
