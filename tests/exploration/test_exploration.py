@@ -6,7 +6,10 @@ beginning of a loss.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +23,10 @@ from tests.simulation.test_laws_bite_with_witness import (
     silence_counts_as_consent,
     unclean_counts_as_holder,
 )
+
+pytestmark = pytest.mark.timeout(550)
+REPORTS = Path("build/reports/exploration")
+"""What each exploration found: how many worlds, and of a dropped rule the shortest way to the loss."""
 
 AT_REST = ()
 WRITTEN = ("n1 writes 1", "n2 gets write", "n1 gets applied")
@@ -46,16 +53,20 @@ def rules_of_their_own() -> Iterator[None]:
     [PRIMARY_DARK, SECONDARY_DARK_AND_CUT, BOTH_DARK, NAMED_AND_DARK],
     ids=["primary-dark", "secondary-dark-and-cut", "both-dark", "named-and-dark"],
 )
-def test_whatever_follows_from_a_misfortune_ends_in_a_whole_pair_and_breaks_no_law(situation: tuple[str, ...]) -> None:
-    found = explore(situation, most_faults=0, most_worlds=100_000)
+def test_whatever_follows_from_a_misfortune_ends_in_a_whole_pair_and_breaks_no_law(
+    situation: tuple[str, ...], request: pytest.FixtureRequest
+) -> None:
+    found = noted(request, explore(situation, most_faults=0, most_worlds=100_000))
     assert not found.broken, told(found)
     assert found.complete and found.worlds > 100
 
 
 @pytest.mark.parametrize("situation", [CUT, WITHOUT_ANYBODY], ids=["cut", "without-anybody"])
-def test_what_follows_soonest_from_a_cut_breaks_no_law(situation: tuple[str, ...]) -> None:
+def test_what_follows_soonest_from_a_cut_breaks_no_law(
+    situation: tuple[str, ...], request: pytest.FixtureRequest
+) -> None:
     """Both go on living, and write: more than can be walked."""
-    found = explore(situation, most_faults=0, most_worlds=10_000)
+    found = noted(request, explore(situation, most_faults=0, most_worlds=10_000))
     assert not found.broken, told(found)
 
 
@@ -74,13 +85,25 @@ def asked_without_syncing(patch: Patch) -> None:
         (silence_counts_as_consent, WITHOUT_ANYBODY, "two nodes may answer writes"),
         (asked_without_syncing, NAMED_AND_DARK, "without the acknowledged writes"),
     ],
+    ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_a_dropped_rule_is_found(
-    dropped: Callable[[Patch], None], situation: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
+    dropped: Callable[[Patch], None],
+    situation: tuple[str, ...],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     dropped(monkeypatch)
-    found = explore(situation, most_faults=0, most_worlds=100_000)
+    found = noted(request, explore(situation, most_faults=0, most_worlds=100_000))
     assert sentence in found.broken, told(found)
+
+
+def noted(request: pytest.FixtureRequest, found: Found) -> Found:
+    """The same, written down for the report."""
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    (REPORTS / f"{request.node.callspec.id.rstrip('-')}.json").write_text(json.dumps(asdict(found), indent=2) + "\n")
+    return found
 
 
 def told(found: Found) -> str:
