@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tests.nodes import Node, Running, wait_for
 
@@ -53,6 +54,30 @@ while True:
     time.sleep(0.05)
 """
 
+_PROBE = """\
+import os, select, socket, sys, time
+address, port, folder, interval = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+answers = open(f"{folder}/answers", "a", buffering=1)
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as door:
+    door.setblocking(False)
+    due = time.monotonic()
+    while not os.path.exists(f"{folder}/stop"):
+        try:
+            door.sendto(b"who", (address, port))
+        except OSError:
+            pass
+        due = max(due + interval, time.monotonic())
+        while (left := due - time.monotonic()) > 0:
+            if select.select([door], [], [], left)[0]:
+                try:
+                    name = door.recv(100).decode()
+                except OSError:
+                    continue
+                answers.write(f"{time.time()} {name}\\n")
+"""
+"""Datagrams, because each stands for itself: a connection that was begun in the silence would only be tried again after
+a second."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -60,6 +85,8 @@ class Written:
 
     promised: frozenset[int]
     trouble: tuple[str, ...]
+    longest_silence: float = 0.0
+    """Seconds between two acknowledgements, at most."""
 
 
 class Writer:
@@ -70,6 +97,7 @@ class Writer:
     def __init__(self, client: Node, address: str, port: int) -> None:
         self._client = client
         self._folder = f"/tmp/writer-{address}"
+        self._promised = f"{self._folder}/promised"
         self._command = ["python3", f"{self._folder}/writer.py", address, str(port), self._folder]
         self._running: Running | None = None
 
@@ -90,20 +118,67 @@ class Writer:
         wanted = self.count() + more
         wait_for(f"{more} more writes are acknowledged", lambda: self.count() >= wanted, timeout=timeout)
 
+    def first_after(self, moment: float) -> float | None:
+        """When the first number after `moment` (seconds since the epoch) was acknowledged; None: not yet."""
+        found = self._client.out(["awk", "-v", f"since={moment}", "$2 > since { print $2; exit }", self._promised])
+        return float(found) if found else None
+
     def stop(self) -> Written:
         """End, and say what was seen."""
         self._client.run(["touch", f"{self._folder}/stop"])
         if self._running is not None:
             self._running.wait(30)
             self._running = None
-        lines = self._client.out(f"cat {self._folder}/promised").splitlines()
+        lines = [line.split() for line in self._client.out(f"cat {self._promised}").splitlines()]
         trouble = self._client.out(f"cat {self._folder}/trouble").splitlines()
-        return Written(frozenset(int(line.split()[0]) for line in lines), tuple(trouble))
+        silence = max((float(later[1]) - float(earlier[1]) for earlier, later in pairwise(lines)), default=0.0)
+        return Written(frozenset(int(words[0]) for words in lines), tuple(trouble), silence)
 
     def abandon(self) -> None:
         """End a writer that a failed test left behind."""
         if self._running is not None:
             self._running.stop()
+            self._running = None
+
+
+class Probe:
+    """Asks an address every 20 ms who is there, by a datagram, and notes each answer."""
+
+    EVERY_S = 0.02
+
+    def __init__(self, client: Node, address: str, port: int) -> None:
+        self._client = client
+        self._folder = f"/tmp/probe-{address}"
+        self._answers = f"{self._folder}/answers"
+        self._command = ["python3", f"{self._folder}/probe.py", address, str(port), self._folder, str(self.EVERY_S)]
+        self._running: Running | None = None
+
+    def start(self) -> None:
+        """Begin, and wait for the first answer."""
+        self._client.run(f"rm -rf {self._folder}")
+        self._client.write(f"{self._folder}/probe.py", _PROBE)
+        self._running = self._client.start(self._command)
+        self._client.wait_for("somebody answers", ["test", "-s", self._answers])
+
+    def since(self, moment: float) -> list[str]:
+        """Every answer after `moment`, in seconds since the epoch: `date node`, oldest first."""
+        return self._client.out(["awk", "-v", f"since={moment}", "$1 > since", self._answers]).splitlines()
+
+    def await_answer_of(self, node: Node, moment: float, timeout: float = 30) -> None:
+        """Wait until this node has answered after `moment`."""
+        words = [
+            "awk",
+            "-v",
+            f"since={moment}",
+            f'$1 > since && $2 == "{node.name}" {{ seen = 1 }} END {{ exit !seen }}',
+        ]
+        self._client.wait_for(f"{node.name} answers", [*words, self._answers], timeout=timeout)
+
+    def stop(self) -> None:
+        """End."""
+        if self._running is not None:
+            self._client.run(["touch", f"{self._folder}/stop"])
+            self._running.wait(30, check=False)
             self._running = None
 
 

@@ -10,7 +10,9 @@ from tests.system.product import safekit
 def form_cluster(lab: Lab, more: str = "") -> None:
     """One cluster of n1, n2 and n3 (with `more` lans), bare of modules, whatever was there before."""
     first, *others = lab.nodes
-    lab.client.run("pkill -f '/tmp/writer-|/tmp/visitors-'", check=False)  # of a run of the tests that was broken off
+    lab.client.run(
+        "pkill -f '/tmp/writer-|/tmp/visitors-|/tmp/probe-'", check=False
+    )  # of a run of the tests that was broken off
     for node in lab.nodes:
         names = safekit(node, "module list").out.split()
         for name in names:

@@ -30,13 +30,17 @@ STOP = """\
 systemctl stop ledger-$SAFEMODULE 2>/dev/null
 """
 
-_LEDGER = '''\
-"""Appends each number that a client sends to a file, has it on the disk, and only then answers ok."""
+LEDGER = '''\
+"""Appends each number that a client sends to a file, has it on the disk, and only then answers ok.
+
+A datagram to the same port is answered with the name of this node.
+"""
 
 import os
 import socket
 import socketserver
 import sys
+import threading
 
 
 class Ledger(socketserver.StreamRequestHandler):
@@ -52,7 +56,16 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
 
+def tell(door):
+    while True:
+        _, client = door.recvfrom(100)
+        door.sendto(socket.gethostname().encode(), client)
+
+
 with Server(("0.0.0.0", int(sys.argv[1])), Ledger) as server:
+    door = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    door.bind(server.server_address)
+    threading.Thread(target=tell, args=(door,), daemon=True).start()
     server.ledger = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notice:
         notice.connect(os.environ["NOTIFY_SOCKET"])
@@ -131,7 +144,7 @@ def mirror_module(address: str, folder: str, *, boot: str = "auto") -> dict[str,
     noted = ("prestart", "start_both", "stop_both", "start_second", "stop_second", "start_sec", "stop_sec", "poststop")
     return {
         "conf/userconfig.xml": mirror_config(address, folder, boot=boot),
-        "bin/ledger": _LEDGER,
+        "bin/ledger": LEDGER,
         "bin/start_prim": script("start_prim", START),
         "bin/stop_prim": script("stop_prim", STOP),
         **{f"bin/{name}": script(name) for name in noted},
