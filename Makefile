@@ -33,8 +33,10 @@ soak: prepare ## random sequences and fuzzing for longer, 200 seeded schedules o
 	$(STEP) "fuzzing, five minutes each, SEED=$(SEED)" env SAFEKIT_FUZZ_SEED=$(SEED) SAFEKIT_FUZZ_SECONDS=300 $(PY) -m pytest --quiet tests/fuzz --timeout=600
 	@PYTHONPATH=runtime/src $(PY) -m tests.durability --stalls 10 $(SEEDS)
 
-faults: prepare ## what is cut, stopped or lost on nodes under a witness
+faults: CUTS := 50
+faults: prepare ## what is cut, stopped or lost on nodes under a witness, and the link CUTS=50 times under load: build/reports/faults.json
 	@$(PY) -m pytest --quiet -p no:cacheprovider --timeout=600 --tb=short tests/faults
+	@PYTHONPATH=runtime/src $(PY) -m tests.faults --cuts $(CUTS)
 
 simulate: SEEDS := 20000
 simulate: venv ## whole lives of mirrors under one seeded scheduler, with the register of a witness (SEEDS=number, FIRST=seed)

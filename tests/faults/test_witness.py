@@ -8,10 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.faults.arbiter import declare_witness, forget_witness
 from tests.nodes import Lab, Node, wait_for
-from tests.system.membership import form_cluster
-from tests.system.modules import cluster_config
-from tests.system.product import safekit, shown, state
+from tests.system.product import shown, state
 from tests.system.replicated import FOLDER, NAME, Replicated
 
 
@@ -27,25 +26,7 @@ def pair(cluster: Lab) -> Iterator[Replicated]:
     n3.run("systemctl start safekitd")
     cluster.heal()
     pair.uninstall()
-    form_cluster(cluster)
-    safekit(n3, "witness forget cluster")
-
-
-def declare_witness(cluster: Lab, third: Node) -> None:
-    """The cluster names this node as its witness, and the node is one."""
-    form_cluster(cluster)
-    config = cluster_config({node.name: node.address for node in cluster.nodes})
-    config = config.replace("</lans>", f'</lans><witness name="w" addr="{third.address}"/>')
-    third.run("base64 -d >/tmp/cluster.key", input=key_of(cluster["n1"]).encode())
-    safekit(third, "witness serve cluster n1 n2 n3 --key /tmp/cluster.key")
-    for node in cluster.nodes:
-        node.write("/tmp/cluster.xml", config)
-        safekit(node, "cluster config /tmp/cluster.xml")
-
-
-def key_of(node: Node) -> str:
-    """The cluster's key, in base64."""
-    return node.out("base64 -w0 /var/safekit/cluster/cluster.key")
+    forget_witness(cluster, n3)
 
 
 def outlook(node: Node) -> str:
