@@ -210,6 +210,14 @@ def test_action_says_that_it_begins_or_that_there_is_nothing_to_do(db: NodeThrea
     assert db.node.actions[-1][3].nosync
 
 
+def test_shutdown_stops_every_module_that_runs_and_waits(db: NodeThread, safekit: Command) -> None:
+    safekit("start", "-m", "db")
+    assert safekit("shutdown", "-t", "5") == (0, "db: STOP NotReady\n", "")
+    *_, (am, action, caller, _) = db.node.actions
+    assert (am, action, caller.identity) == ("db", "stop", "shutdown")
+    assert safekit("shutdown").out == "no module runs\n"
+
+
 def test_wait_ends_when_the_state_is_reached(db: NodeThread, safekit: Command) -> None:
     later = threading.Timer(0.2, db.move, ("db", StateInfo("PRIM", "Ready", DATE)))
     later.start()

@@ -60,6 +60,7 @@ def register(app: typer.Typer) -> None:
         restart,
         stopstart,
         forcestop,
+        shutdown,
         prim,
         primforce,
         second,
@@ -94,6 +95,27 @@ def stopstart(ctx: typer.Context, module: Module, identity: Identity = None) -> 
 def forcestop(ctx: typer.Context, module: Module, identity: Identity = None) -> None:
     """Stop the module when `stop` has no effect: running scripts are ended."""
     _act(context(ctx), module, "forcestop", identity)
+
+
+def shutdown(ctx: typer.Context, timeout: Limit = None) -> None:
+    """Stop every module of this node, as before the machine goes down, and wait for it.
+
+    A module with `boot="auto"` starts with the machine again, unlike after `stop`.
+    """
+    where = context(ctx)
+    running = [
+        str(module["name"])
+        for module in where.client.get("modules")["modules"]
+        if module["state"]["state"] not in ("STOP", "NOT_CONFIGURED")
+    ]
+    for module in running:
+        where.client.post("modules", module, "actions", "stop", identity="shutdown", options={})
+    deadline = None if timeout is None else time.monotonic() + timeout
+    for module in running:
+        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        _wait(where, module, ("STOP",), "NotReady", left, as_json=False)
+    if not running:
+        typer.echo("no module runs")
 
 
 def prim(ctx: typer.Context, module: Module, word: Full = None, identity: Identity = None) -> None:
