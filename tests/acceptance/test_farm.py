@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 from tests.acceptance.cases import NotBuilt, case, explains
 from tests.acceptance.shared import GROUP, PORT, Shared
@@ -178,11 +179,46 @@ def test_f11_a_client_stays_with_its_node(bare_shared: Shared) -> None:
     assert shared.ask_each() == before
 
 
+_ECHO = """\
+import socket, sys
+one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+one.bind((sys.argv[1], int(sys.argv[2])))
+while True:
+    data, client = one.recvfrom(100)
+    one.sendto(socket.gethostname().encode(), client)
+"""
+_DATAGRAMS = """\
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+    one.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER, IP_PMTUDISC_DONT: each datagram has an identification
+    one.connect((sys.argv[1], int(sys.argv[2])))
+    one.settimeout(5)
+    for _ in range(int(sys.argv[3])):
+        one.send(b"who")
+        print(one.recv(100).decode())
+"""
+
+
 @case("F12")
 def test_f12_datagrams_of_one_client_are_spread(bare_shared: Shared) -> None:
     rule = f'<rule virtual_addr="*" port="{PORT}" proto="udp" filter="on_ipid"/>'
-    bare_shared.become(replaced=("</group>", f"{rule}</group>"), feature='filter="on_ipid"')
-    raise NotBuilt('filter="on_ipid" is accepted: this case has no client for it yet')
+    shared = bare_shared.become(replaced=("</group>", f"{rule}</group>"), feature='filter="on_ipid"')
+    address, unit = shared.address, "echo-of-f12"
+    try:
+        for node in shared.nodes:
+            node.run(
+                ["systemd-run", "--quiet", "--collect", f"--unit={unit}", "python3", "-c", _ECHO, address, str(PORT)]
+            )
+        listens = f"ss -Hlun src {address}:{PORT} | grep -q ."
+        for node in shared.nodes:
+            wait_for(f"{node.name} listens", lambda node=node: node.succeeds(listens), timeout=30)  # type: ignore[misc]
+        said = shared.lab.client.out(["python3", "-c", _DATAGRAMS, address, str(PORT), "300"], timeout=120)
+        answers = Counter(said.split())
+        assert sum(answers.values()) == 300 and set(answers) == {"n1", "n2", "n3"}, answers
+        assert min(answers.values()) >= 60, answers
+    finally:
+        for node in shared.nodes:
+            node.run(["systemctl", "stop", unit], check=False)
 
 
 @case("F13")
