@@ -133,6 +133,38 @@ async def test_a_hole_that_is_made_while_a_file_is_copied_is_one_on_the_other_si
     assert (pair.b.data / "file").stat().st_blocks * 512 < size // 2 + (1 << 20)
 
 
+async def test_what_is_made_in_a_directory_that_changed_meanwhile_inherits_the_same_on_both_sides(
+    mirrored: Pair,
+) -> None:
+    a, b = mirrored.a, mirrored.b
+    folders = [a.data / f"d{i}" for i in range(8)]
+
+    def before() -> None:
+        for folder in folders:
+            folder.mkdir()
+            (folder / "large").write_bytes(bytes(24 << 20))
+
+    await in_thread(before)
+    await b.plane.idle()
+    assert (await a.told(PeerLost)).held
+    await a.plane.alone(generation="3")
+
+    def meanwhile() -> None:
+        for folder in folders:
+            (folder / "large").write_bytes(os.urandom(24 << 20))
+            os.chown(folder, 0, 1)
+            folder.chmod(0o2775)
+
+    await in_thread(meanwhile)
+    await mirrored.listen(b)
+    await mirrored.connect()
+    await in_thread(lambda: [(folder / "new").write_text("new") for folder in reversed(folders)])
+    await in_thread(lambda: [(folder / "below").mkdir() for folder in folders])
+    await in_mirror(a)
+    assert (b.data / "d0" / "new").stat().st_gid == 1
+    assert_equal(a.data, b.data)
+
+
 async def test_what_follows_something_different_is_compared_again(pair: Pair) -> None:
     content = os.urandom(96 << 20)
     (pair.a.data / "file").write_bytes(content)

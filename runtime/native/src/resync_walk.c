@@ -18,7 +18,8 @@
 // ---- directories that must be equal ----
 
 void resync_ensure_listed(struct inode *inode) {
-    if (!(todo_get(inode->directory->index, inode_key(inode)) & (MARK_LIST | MARK_TREE))) return;
+    // Its own attributes as well: what is made in it inherits group, set-group-id and default ACL.
+    if (!(todo_get(inode->directory->index, inode_key(inode)) & (MARK_LIST | MARK_TREE | MARK_META))) return;
     listing_send(inode);
     // It has no mark any more that would lead a walk to what is marked below it.
     if (!resync.everywhere) resync_moved(inode);
