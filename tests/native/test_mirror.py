@@ -10,6 +10,7 @@ import stat
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -382,3 +383,20 @@ async def test_a_new_file_has_its_owner_mode_and_content_on_both_sides(pair: Pai
     await in_thread(make)
     await pair.a.plane.handover()
     await in_thread(lambda: assert_equal(pair.a.data, pair.b.data))
+
+
+async def test_creates_that_are_refused_leave_nothing_open(mirrored: Pair) -> None:
+    a, count = mirrored.a, 300
+    folders = [a.data / str(number) for number in range(count)]  # a directory has one create at a time
+    for folder in folders:
+        folder.mkdir()
+    await mirrored.b.kill()
+    await a.told(PeerLost)
+    with ThreadPoolExecutor(count) as threads:
+        held = [threads.submit((folder / "new").write_bytes, b"") for folder in folders]
+        await a.until(lambda status: status.held == count)
+        await a.plane.idle(force=True)
+        refused = await in_thread(lambda: [one.exception() for one in held])
+    assert all(isinstance(error, OSError) for error in refused)
+    opened_still = [entry for entry in Path(f"/proc/{a.worker}/fd").iterdir() if os.readlink(entry).endswith("/new")]
+    assert not opened_still
