@@ -128,6 +128,8 @@ class Cable:
         self.port = free_port()
         self.carried = 0
         self.seen = bytearray()
+        self.breaks: list[int] = []
+        """After how many bytes each of the next connections breaks."""
         self._to = port
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -145,12 +147,16 @@ class Cable:
             writer.transport.abort()
             return
         self._writers |= {writer, back}
-        await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
+        end = self.carried + self.breaks.pop(0) if self.breaks else None
+        await asyncio.gather(self._copy(reader, back, end), self._copy(there, writer, end))
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, end: int | None) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 await self._frozen.wait()
+                if end is not None and self.carried + len(data) > end:
+                    self.cut()
+                    break
                 self.carried += len(data)
                 self.seen += data[: max(0, 1_000_000 - len(self.seen))]
                 writer.write(data)
@@ -192,6 +198,12 @@ async def over_a_cable(pair: Pair, *, mirror: bool = True) -> AsyncIterator[tupl
         await cable.unplug()
 
 
+def encrypt(pair: Pair, encryption: str) -> None:
+    """What both data planes are told about encryption when they start: "on" or "off"."""
+    for side in (pair.a, pair.b):
+        side.process = type(side.process)(replace(side.settings, options=("--encryption", encryption)), systemd=False)
+
+
 async def test_a_broken_connection_is_made_again_and_nothing_is_synchronised_anew(tmp_path: Path, binary: Path) -> None:
     async with opened(Pair(tmp_path, binary)) as pair, over_a_cable(pair) as (cable, _):
         data, stop = pair.a.data, threading.Event()
@@ -211,6 +223,25 @@ async def test_a_broken_connection_is_made_again_and_nothing_is_synchronised_ane
         assert not [event for event in pair.a.events if isinstance(event, PeerLost)]
         assert not [event for event in pair.b.events if isinstance(event, PrimaryLost)]
         assert int((await pair.a.plane.stats())["resumed_count"]) >= 4
+        assert (await pair.a.plane.status()).peer == "mirror"
+        await pair.a.plane.handover()
+        assert_equal(pair.a.data, pair.b.data)
+
+
+@pytest.mark.parametrize("encryption", ["on", "off"])
+async def test_a_connection_that_breaks_while_it_is_made_again_is_made_once_more(
+    tmp_path: Path, binary: Path, encryption: str
+) -> None:
+    pair = Pair(tmp_path, binary)
+    encrypt(pair, encryption)
+    async with opened(pair), over_a_cable(pair) as (cable, _):
+        cable.breaks = [0, 100, 200, 400]  # in the greeting, in what begins the encryption, in the proofs
+        cable.cut()
+        write = beside(lambda: (pair.a.data / "file").write_bytes(b"written meanwhile"))
+        await pair.a.until(lambda status: not cable.breaks and status.pending == 0)
+        await write
+        assert not [event for event in pair.a.events if isinstance(event, PeerLost)]
+        assert not [event for event in pair.b.events if isinstance(event, PrimaryLost)]
         assert (await pair.a.plane.status()).peer == "mirror"
         await pair.a.plane.handover()
         assert_equal(pair.a.data, pair.b.data)
@@ -297,10 +328,7 @@ async def test_what_travels_is_encrypted_unless_it_was_switched_off(tmp_path: Pa
     secret = b"nobody else may read this " * 200
     for encryption in ("on", "off"):
         async with opened(Pair(tmp_path / encryption, binary)) as pair:
-            for side in (pair.a, pair.b):
-                side.process = type(side.process)(
-                    replace(side.settings, options=("--encryption", encryption)), systemd=False
-                )
+            encrypt(pair, encryption)
             async with over_a_cable(pair) as (cable, _):
                 cable.seen = bytearray()
                 await in_thread(lambda pair=pair: (pair.a.data / "file").write_bytes(secret))  # type: ignore[misc]

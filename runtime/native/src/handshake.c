@@ -170,7 +170,9 @@ int handshake_connect(struct link *link, bool full, struct peer *peer) {
 
 int handshake_resume(struct link *link, const char *session, uint64_t heard, uint64_t *applied, struct peer *peer) {
     char text[OFFER_LIMIT], directories[8192];
-    if (prove_both(link, peer)) return -1;
+    // Both had the key when the stream began. Until the other end has proved it again, nothing is known to be its word: a connection that is cut in
+    // the middle of the greeting looks like another key.
+    if (prove_both(link, peer)) return refuse(peer, "unreachable", "the connection was closed");
     directories_text(directories, sizeof directories);
     snprintf(text, sizeof text, "module=%s\ndirectories=%s\nsession=%s\nresumes=1\napplied=%llu\n", options.module, directories, session, (unsigned long long)heard);
     if (ask(link, text, peer)) return -1;
