@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 from collections import Counter
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from safekit.module.connections import count_connections
 from safekit.vip.farm import FarmVip
 from safekit.vip.service import BalancingGroup, BalancingRule, HashKey, Member, Protocol, VipError
 from tests.netns.conftest import WEB, Farm
@@ -210,6 +212,53 @@ def test_a_closed_node_keeps_its_connections_and_takes_no_new_client(farm: Farm)
     assert [still_served_by(connection) for connection in held] == names
     fresh = {client.run(who_serves, source, vip, 80, port + 1000) for vip, source, port in EVERYWHERE}
     assert fresh == {"n2", "n3"}
+    for connection in held:
+        connection.close()
+
+
+def test_a_picture_shows_owners_connections_and_packets(farm: Farm) -> None:
+    assert farm.node("n1").run(farm.vips["n1"].picture) is None
+    farm.follow("n1", "n2")
+    client = farm.lab.client
+    held = [client.run(connect, source, vip, 80, port) for vip, source, port in EVERYWHERE]
+    names = [connection.recv(10).decode().strip() for connection in held]
+    local = farm.node("n1").run(connect, "", VIP4)
+    farm.follow(*ALL)
+    owners = [farm.owner(ALL, source, port, HashKey.ON_PORT) for _, source, port in EVERYWHERE]
+    for name in ALL:
+        picture = farm.node(name).run(farm.vips[name].picture)
+        assert picture is not None
+        assert (picture.nodes, picture.owners) == (ALL, {"web": farm.owners(ALL)})
+        assert {str(use.address): use.resolved_by for use in picture.addresses} == {
+            vip: farm.elected(ALL, vip) for vip in (VIP4, VIP6)
+        }
+        of_itself = 2 * (name == "n1")  # both ends of its own connection are on the address
+        assert sum(use.connections for use in picture.addresses) - of_itself == names.count(name)
+        away = sum(by == name != owner for by, owner in zip(names, owners, strict=True))
+        assert sum(use.elsewhere for use in picture.addresses) == away
+        assert (away > 0) is (name != "n3")
+        assert picture.packets == farm.counters(name)
+    for connection in [*held, local]:
+        connection.close()
+
+
+def test_connections_are_counted_into_a_resource(farm: Farm) -> None:
+    farm.follow("n1")
+    held = [farm.lab.client.run(connect, client4(number), VIP4) for number in range(3)]
+    for connection in held:
+        assert connection.recv(10) == b"n1\n"
+
+    async def first_report() -> tuple[str, str]:
+        reported: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        work = asyncio.create_task(
+            count_connections((ip_address(VIP4),), lambda name, value: reported.put_nowait((name, value)))
+        )
+        try:
+            return await asyncio.wait_for(reported.get(), 20)
+        finally:
+            work.cancel()
+
+    assert farm.node("n1").run(asyncio.run, first_report()) == (f"connections.{VIP4}", "3")
     for connection in held:
         connection.close()
 

@@ -30,6 +30,7 @@ from safekit.api.face import (
     Switchable,
     WatchedProcess,
 )
+from safekit.api.farm import FarmAddress, FarmGroup, FarmInfo, FarmShare
 from safekit.api.replicated import Comparison, ComparisonKind, SyncPolicy
 from safekit.api.server import serve
 from safekit.api.witness import WitnessCluster, WitnessInfo, WitnessRegister
@@ -279,6 +280,17 @@ class SmallNode:
     async def set_resource(self, am: str, name: str, value: str, identity: str | None) -> bool:
         self._info(am)
         return self.stores[am].set(name, value)
+
+    async def farm_info(self, am: str) -> FarmInfo:
+        self._info(am)
+        if am != "web":
+            raise FaceError("action.refused", f"module {am} has no virtual address that a farm shares", module=am)
+        if self.infos[am].state.state != "UP":
+            return FarmInfo("n1", in_service=False)
+        shares = (FarmShare("n1", 2, 66.67), FarmShare("n2", 1, 33.33))
+        addresses = (FarmAddress("10.0.0.100", "n2", 12, 3), FarmAddress("fd00::100", None, 0, 0))
+        packets = {"taken": 7, "local": 40, "forwarded_n2": 5}
+        return FarmInfo("n1", True, ("n1", "n2"), (FarmGroup("web", shares, (0, 1, 0, None)),), addresses, packets)
 
     async def rfs_stats(self, am: str) -> Mapping[str, int | str]:
         self._info(am)

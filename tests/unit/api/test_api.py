@@ -362,6 +362,32 @@ async def test_reference_page_names_every_operation_and_error(node: SmallNode) -
     ]
 
 
+async def test_a_farm_is_shown_with_the_owner_of_each_bucket(client: httpx.AsyncClient, node: SmallNode) -> None:
+    assert (await client.put("/modules/web", json={"package": PACKAGE})).status_code == 200
+    silent = (await client.get("/modules/web/farm")).json()
+    assert silent == {"node": "n1", "in_service": False, "nodes": [], "groups": [], "addresses": [], "packets": None}
+    node.move("web", StateInfo("UP", "Ready", DATE))
+    found = (await client.get("/modules/web/farm")).json()
+    assert found["groups"] == [
+        {
+            "name": "web",
+            "shares": [
+                {"node": "n1", "buckets": 2, "percent": 66.67},
+                {"node": "n2", "buckets": 1, "percent": 33.33},
+            ],
+            "owners": [0, 1, 0, None],
+        }
+    ]
+    assert found["addresses"][1] == {"address": "fd00::100", "resolved_by": None, "connections": 0, "elsewhere": 0}
+    assert found["packets"]["forwarded_n2"] == 5
+
+
+async def test_a_module_without_shared_addresses_shows_no_farm(db: httpx.AsyncClient) -> None:
+    refused = await db.get("/modules/db/farm")
+    assert refused.status_code == 409
+    assert refused.json()["error"]["code"] == "action.refused"
+
+
 async def test_statistics_of_the_replication_are_numbers_and_words(db: httpx.AsyncClient) -> None:
     assert (await db.get("/modules/db/rfs/stats")).json() == {
         "stats": {

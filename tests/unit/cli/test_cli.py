@@ -540,6 +540,30 @@ def test_key_in_a_package_is_the_nodes(db: NodeThread, safekit: Command, tmp_pat
         assert base64.b64encode(archive.read("cluster.xml")) == base64.b64encode(b"<cluster/>")
 
 
+def test_a_farm_is_shown_in_words_and_its_map_on_demand(db: NodeThread, safekit: Command, tmp_path: Path) -> None:
+    assert safekit("module", "install", "-m", "web", str(tmp_path / "db.safe")).code == 0
+    silent = safekit("farm", "show", "-m", "web")
+    assert (silent.code, silent.out.startswith("web: n1 is not in service")) == (0, True)
+    db.move("web", StateInfo("UP", "Ready", DATE))
+    shown = safekit("farm", "show", "-m", "web").out
+    lines = [line.split() for line in shown.splitlines()]
+    assert lines[0] == ["web", "on", "n1,", "in", "service:", "n1,", "n2"]
+    assert ["web", "n2", "1", "33.3", "%"] in lines
+    assert ["10.0.0.100", "n2", "12", "3"] in lines
+    assert ["fd00::100", "owner", "of", "who", "asks", "0", "0"] in lines
+    assert ["forwarded_n2", "5"] in lines
+    assert "010-" not in shown
+    drawn = safekit("farm", "show", "-m", "web", "--map").out.splitlines()
+    assert drawn[-4:] == ["0 n1, 1 n2, - nobody", "", "web", "    0 010-"]
+    assert json.loads(safekit("farm", "show", "-m", "web", "--json").out)["nodes"] == ["n1", "n2"]
+
+
+def test_a_module_without_shared_addresses_is_refused_by_farm_show(db: NodeThread, safekit: Command) -> None:
+    refused = safekit("farm", "show", "-m", "db")
+    assert refused.code == of_error("action.refused")
+    assert "no virtual address" in refused.err
+
+
 def test_statistics_of_the_replication_are_a_table_with_units(db: NodeThread, safekit: Command) -> None:
     lines = safekit("rfs", "stats", "-m", "db").out.splitlines()
     assert lines[0].split() == ["METRIC", "VALUE"]

@@ -30,7 +30,7 @@ SUPPORTED = {
     ),
     "a virtual address": mirror(
         mirror_vip(
-            '<virtual_addr addr="192.0.2.20" where="one_side_alias" check="off" connections="off" netmask="255.255.255.0"/>',
+            '<virtual_addr addr="192.0.2.20" where="one_side_alias" check="off" connections="on" netmask="255.255.255.0"/>',
             interface='name="eth0" check="on" arpreroute="on" arpinterval="5s" arpelapse="0"',
         )
     ),
@@ -108,10 +108,6 @@ REFUSED = {
     "an invisible MAC": (
         farm(farm_vip(type_='type="vmac_invisible"')),
         '<virtual_interface type="vmac_invisible"> (supported: vmac_directed)',
-    ),
-    "counting connections": (
-        mirror(mirror_vip('<virtual_addr addr="192.0.2.20" where="one_side_alias" connections="on"/>')),
-        '<virtual_addr connections="on"> (supported: off)',
     ),
     "scripts that open the traffic": (
         farm(farm_vip().replace("<vip>", '<vip scriptcontrol="on">')),

@@ -97,6 +97,7 @@ class Api:
             ("GET", module + "/log", self.log),
             ("POST", module + "/log", self.add_log),
             ("GET", module + "/why", self.why),
+            ("GET", module + "/farm", self.farm),
             ("GET", module + "/rfs/stats", self.rfs_stats),
             ("GET", module + "/rfs/comparison", self.rfs_comparison),
             ("POST", module + "/rfs/comparison", self.rfs_compare),
@@ -377,6 +378,10 @@ class Api:
         body.finish()
         await self._face.add_log(_am(request), level, message, origin)
         return answer({"changed": True})
+
+    async def farm(self, request: Request) -> Response:
+        """GET /modules/AM/farm."""
+        return answer(await self._face.farm_info(_am(request)))
 
     async def rfs_stats(self, request: Request) -> Response:
         """GET /modules/AM/rfs/stats."""

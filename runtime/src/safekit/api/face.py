@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
+from safekit.api.farm import FarmFace
 from safekit.api.replicated import ReplicationFace
 from safekit.api.witness import WitnessFace
 from safekit.store.entries import Change, LogEntry, ResourceValue
@@ -271,7 +272,7 @@ class ActionAccepted:
     accepted: bool = field(default=True, init=False)
 
 
-class NodeFace(ReplicationFace, WitnessFace, Protocol):
+class NodeFace(ReplicationFace, FarmFace, WitnessFace, Protocol):
     """One node, as the API sees it.
 
     `am` is always a module's name; `check=True` says what would be done and does nothing.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from safekit.cli import cluster, configuration, control, monitoring, replication, why, witness
+from safekit.cli import cluster, configuration, control, farm, monitoring, replication, why, witness
 from safekit.cli.client import Client
 from safekit.cli.common import Context
 from safekit.cli.display import show_json
@@ -27,7 +27,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(safekit)
-    for part in (control, monitoring, why, replication, configuration, cluster, witness):
+    for part in (control, monitoring, why, farm, replication, configuration, cluster, witness):
         part.register(app)
     return app
 

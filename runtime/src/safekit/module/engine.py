@@ -44,6 +44,7 @@ from safekit.files import UnreadableFile, read_json, write_json
 from safekit.membership import ChannelError, Pulse, PulseEvent
 from safekit.module.checking import KINDS, Checking, Place
 from safekit.module.chronicle import Chronicle
+from safekit.module.connections import count_connections
 from safekit.module.settings import Settings, read_settings, write_settings
 from safekit.module.underway import Underway
 from safekit.paths import Paths
@@ -199,6 +200,10 @@ class Module(ABC, Generic[S]):
             self.log.write("safekit", "I", f"safekitd is back; the module is {self.state.role} {self.state.readiness}")
             await self._pick_up()
         self._note_restart_of_machine()
+        vip = self.around.config.service.vip
+        counted = [one.addr for one in vip.addresses if one.connections] if vip else []
+        if counted:
+            self.spawn(count_connections(counted, self.resources.set), "connections")
         self.spawn(self._loop(), "loop")
         self._events.put_nowait(Resumed())
 

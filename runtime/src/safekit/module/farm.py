@@ -37,7 +37,7 @@ from safekit.membership import (
     group_lan,
 )
 from safekit.module.engine import Module, StepError, Surroundings
-from safekit.vip.service import Member, VipError
+from safekit.vip.service import Member, Picture, VipError
 
 VIEW_S = 15.0
 """How long a node that starts waits for the group's view."""
@@ -278,6 +278,18 @@ class FarmModule(Module[FarmState]):
         if self._vip is None:
             return {}
         return {g: (share.percent if self.in_service else 0.0) for g, share in self._vip.shares().items()}
+
+    @property
+    def shares_addresses(self) -> bool:
+        """Whether the module has virtual addresses that the farm shares."""
+        return self._vip is not None
+
+    async def picture(self) -> Picture | None:
+        """The farm in the eyes of this node; None when it is not in service."""
+        if self._vip is None or not self.in_service:
+            return None
+        found: Picture | None = await asyncio.to_thread(self._vip.picture)
+        return found
 
     async def _pick_up(self) -> None:
         served = self.state.role is Role.UP and self._opened()

@@ -39,6 +39,7 @@ from safekit.api.face import (
     Switchable,
     WatchedProcess,
 )
+from safekit.api.farm import FarmInfo
 from safekit.api.replicated import Comparison, ComparisonKind, SyncPolicy
 from safekit.api.witness import WitnessInfo
 from safekit.automaton.vocabulary import Action as Verb
@@ -51,7 +52,7 @@ from safekit.module.engine import Surroundings
 from safekit.module.farm import FarmModule
 from safekit.module.mirror import MirrorModule
 from safekit.module.settings import read_settings, write_settings
-from safekit.node import checks, replicated
+from safekit.node import checks, farmed, replicated
 from safekit.node.cluster import AppliedCluster, ClusterFiles, ClusterMembership, new_key
 from safekit.node.report import state_info
 from safekit.node.trees import ModuleTrees
@@ -722,6 +723,10 @@ class Node:
             f"module {am} is {now.state} ({now.substate}) after {timeout:g} s, not {wanted}: {now.reason}",
             state=now,
         )
+
+    async def farm_info(self, am: str) -> FarmInfo:
+        """The farm in the eyes of this node."""
+        return await farmed.info(self._require(am))
 
     async def rfs_stats(self, am: str) -> Mapping[str, int | str]:
         """Counters and latencies of the data plane."""

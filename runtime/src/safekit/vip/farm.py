@@ -12,12 +12,24 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from safekit.vip import buckets, sockets
+from safekit.vip import buckets, netlink, sockets
 from safekit.vip.addresses import Addresses
 from safekit.vip.announce import Announcements
 from safekit.vip.filter import FarmFilter
 from safekit.vip.ruleset import FarmRules
-from safekit.vip.service import FarmService, Flow, Member, Placement, Protocol, Released, Share, View, VipError
+from safekit.vip.service import (
+    AddressUse,
+    FarmService,
+    Flow,
+    Member,
+    Picture,
+    Placement,
+    Protocol,
+    Released,
+    Share,
+    View,
+    VipError,
+)
 from safekit.vip.services import ServiceMap, services
 
 Owners = tuple[tuple[str | None, ...], ...]
@@ -139,6 +151,24 @@ class FarmVip:
         """Packets since the filter was first loaded, by what became of them."""
         return self._filter.counters()
 
+    def picture(self) -> Picture | None:
+        """All of it for a person: owners, addresses with their connections, packets. None before `up` and after `down`."""
+        rules = self._rules
+        if rules is None:
+            return None
+        nodes = tuple(sorted({self.node, *rules.members}))
+        here = {one.address for one in netlink.addresses()}
+        uses = []
+        for placement in rules.placements:
+            address = placement.address
+            held = sockets.flows((address,), established=True)
+            elsewhere = sum(flow.client not in here and self._owner_of(rules, flow) != self.node for flow in held)
+            by_asker = address in rules.answering
+            resolved_by = None if by_asker else buckets.elect(nodes, address, self._identity)
+            uses.append(AddressUse(address, resolved_by, len(held), elsewhere))
+        owners = {group.name: table for group, table in zip(rules.groups, rules.owners, strict=True)}
+        return Picture(nodes, owners, tuple(uses), self.counters())
+
     async def keep_announcing(self) -> None:
         """Repeat the announcements of the addresses that this node answers for; ends by itself, at the next view, or
         when cancelled.
@@ -255,6 +285,14 @@ class FarmVip:
                     table[bucket] = previous
             result.append(table)
         return tuple(result)
+
+    def _owner_of(self, rules: FarmRules, flow: Flow) -> str | None:
+        """Who takes new connections of this client to this service; this node where no rule names it."""
+        target = self._services.of(flow.address, Protocol.TCP, flow.port)
+        if target is None:
+            return self.node
+        key, group = target
+        return rules.owners[group][buckets.bucket_of(flow.client, flow.client_port, key, self._seed)]
 
     def _kept(self, rules: FarmRules) -> list[Flow]:
         """Connections that this node holds in buckets that have a former owner: the filter must know that they began

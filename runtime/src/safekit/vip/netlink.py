@@ -35,7 +35,7 @@ _IFA_F_NODAD, _IFA_F_DEPRECATED, _IFA_F_NOPREFIXROUTE, _IFA_F_MANAGETEMPADDR = 0
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 _ARPHRD_ETHER = 1
 _FOREVER = 0xFFFFFFFF
-_TCP_LISTEN = 10
+_TCP_ESTABLISHED, _TCP_LISTEN = 1, 10
 _ALL_STATES = 0xFFF
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
@@ -113,9 +113,9 @@ def delete_address(address: IPAddress, index: int) -> None:
     _exchange(_NETLINK_ROUTE, _DELADDR, _ACK, _address_body(address, index))
 
 
-def connections(address: IPAddress) -> list[Connection]:
+def connections(address: IPAddress, established: bool = False) -> list[Connection]:
     """TCP connections whose local address is `address`, also those that a dual-stack socket of the application
-    accepted.
+    accepted. `established`: only those in this state; otherwise in every state but listening.
     """
     families = (socket.AF_INET, socket.AF_INET6) if address.version == 4 else (socket.AF_INET6,)
     wanted = {
@@ -124,7 +124,7 @@ def connections(address: IPAddress) -> list[Connection]:
     }
     found = []
     for family in families:
-        states = _ALL_STATES & ~(1 << _TCP_LISTEN)
+        states = 1 << _TCP_ESTABLISHED if established else _ALL_STATES & ~(1 << _TCP_LISTEN)
         request = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, states) + bytes(48)
         for kind, body in _exchange(_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _ROOT_DUMP, request):
             if kind != _SOCK_DIAG_BY_FAMILY or body[0] != family:

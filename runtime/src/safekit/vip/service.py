@@ -160,6 +160,31 @@ class Share:
 
 
 @dataclass(frozen=True)
+class AddressUse:
+    """A virtual address on this node: `resolved_by` answers for its Ethernet address (None: the owner of who asks).
+
+    `connections`: established ones; `elsewhere`: those of them whose bucket another node owns now.
+    """
+
+    address: IPAddress
+    resolved_by: str | None
+    connections: int
+    elsewhere: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A farm in the eyes of one node: the nodes in service, per group the owner of each bucket, the addresses, and the
+    packets by what became of them.
+    """
+
+    nodes: tuple[str, ...]
+    owners: Mapping[str, tuple[str | None, ...]]
+    addresses: tuple[AddressUse, ...]
+    packets: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Released:
     """What a release did. `reset` connections were reset; `note` says why fewer than wanted, if so."""
 

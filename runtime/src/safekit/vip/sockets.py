@@ -16,9 +16,11 @@ _GONE = (errno.ENOENT, errno.ENOTCONN)
 _CANNOT = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
-def flows(addresses: Iterable[IPAddress]) -> list[Flow]:
-    """Every connection of this node on these addresses, from the server's side."""
-    return [connection.flow for address in addresses for connection in netlink.connections(address)]
+def flows(addresses: Iterable[IPAddress], *, established: bool = False) -> list[Flow]:
+    """Every connection of this node on these addresses, from the server's side; `established`: neither half open nor
+    ending.
+    """
+    return [connection.flow for address in addresses for connection in netlink.connections(address, established)]
 
 
 def reset_connections(addresses: Iterable[IPAddress]) -> tuple[int, str]:

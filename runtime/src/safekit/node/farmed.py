@@ -1,0 +1,35 @@
+"""What the API asks about the farm of a module: `api/farm.py`, answered from the filter that is in force."""
+
+from __future__ import annotations
+
+from safekit.api.face import FaceError
+from safekit.api.farm import FarmAddress, FarmGroup, FarmInfo, FarmShare
+from safekit.module.farm import FarmModule
+from safekit.module.mirror import MirrorModule
+
+
+async def info(module: MirrorModule | FarmModule) -> FarmInfo:
+    """The farm in the eyes of this node."""
+    around = module.around
+    if not isinstance(module, FarmModule) or not module.shares_addresses:
+        message = f"module {around.name} has no virtual address that a farm shares (<vip> in mode farm)"
+        raise FaceError("action.refused", message, module=around.name)
+    picture = await module.picture()
+    if picture is None:
+        return FarmInfo(around.node, in_service=False)
+    place = {name: number for number, name in enumerate(picture.nodes)}
+    groups = tuple(
+        FarmGroup(
+            name,
+            tuple(
+                FarmShare(node, owners.count(node), round(100 * owners.count(node) / len(owners), 2))
+                for node in picture.nodes
+            ),
+            tuple(None if owner is None else place[owner] for owner in owners),
+        )
+        for name, owners in picture.owners.items()
+    )
+    addresses = tuple(
+        FarmAddress(str(use.address), use.resolved_by, use.connections, use.elsewhere) for use in picture.addresses
+    )
+    return FarmInfo(around.node, True, picture.nodes, groups, addresses, picture.packets)
