@@ -202,6 +202,11 @@ class Node:
         self.engine.run("wait", self.container, timeout=120)
         self.power_on(wait=wait)
 
+    def follow_reboot(self) -> None:
+        """It was told to restart itself: wait for the end of its services, power it on again, and wait until it has booted."""
+        self.engine.run("wait", self.container, timeout=120)
+        self.power_on()
+
     def wait_booted(self, timeout: float = 60) -> None:
         """Wait until systemd has started everything. A failed unit is no failed boot."""
         command = ["systemctl", "is-system-running", "--wait"]

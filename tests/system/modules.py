@@ -185,10 +185,10 @@ def farm_module(address: str, *, port: int = 80) -> dict[str, str]:
     }
 
 
-def light_module(*, boot: str) -> dict[str, str]:
+def light_module(*, boot: str, attributes: str = "") -> dict[str, str]:
     """A light module: an application on one node, without a network."""
     return {
-        "conf/userconfig.xml": f'<safe><service mode="light" boot="{boot}"><user/></service></safe>\n',
+        "conf/userconfig.xml": f'<safe><service mode="light" boot="{boot}" {attributes}><user/></service></safe>\n',
         "bin/start_both": script("start_both"),
         "bin/stop_both": script("stop_both"),
     }

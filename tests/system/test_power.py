@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.nodes import Lab, wait_for
 from tests.system.mirror import NAME, Mirror
 from tests.system.modules import NOTES, light_module
-from tests.system.product import mark, messages, package, safekit, shown, state, wait_state, why
+from tests.system.product import ask, mark, messages, package, safekit, shown, state, wait_state, why
 
 
 def test_power_cut_of_the_primary_loses_no_acknowledged_write(mirror: Mirror) -> None:
@@ -96,7 +96,7 @@ def test_reboot_of_the_primary_hands_over_in_order(mirror: Mirror) -> None:
 def test_boot_on_starts_a_stopped_module_and_boot_auto_leaves_it_stopped(cluster: Lab) -> None:
     node = cluster["n3"]
     for number, boot in enumerate(("on", "auto"), 21):
-        node.write(f"/tmp/{boot}.safe", package(light_module(boot=boot)))
+        node.write(f"/tmp/{boot}.safe", package(light_module(boot=boot, attributes='automatic_reboot="on"')))
         safekit(node, f"module install -m boot{boot} /tmp/{boot}.safe -M {number} -r")
         safekit(node, f"config -m boot{boot}")
     assert [shown(node, f"boot{boot}") for boot in ("on", "auto")] == ["STOP NotReady"] * 2
@@ -105,7 +105,14 @@ def test_boot_on_starts_a_stopped_module_and_boot_auto_leaves_it_stopped(cluster
     assert shown(node, "bootauto") == "STOP NotReady"
     safekit(node, "start -m bootauto")
     wait_state(node, "bootauto", "UP")
-    node.reboot()
+    safekit(node, "stopstart -m bootauto -i tester")  # automatic_reboot: of the machine, in order
+    node.follow_reboot()
+    wait_state(node, "bootauto", "UP")
+    assert "Action stopstart called by tester: this machine is restarted (automatic_reboot)" in messages(
+        node, "bootauto"
+    )
+    counted = ask(node, "modules/bootauto/resources/heart.stopstartloop", history=2)
+    assert [one["value"] for one in counted["history"]] == [counted["value"], "0"] and counted["value"] != "0"
     for boot in ("on", "auto"):
         wait_state(node, f"boot{boot}", "UP")
         safekit(node, f"stop -m boot{boot}")

@@ -59,3 +59,22 @@ def test_what_a_handler_counts_is_counted_like_an_automatic_action() -> None:
     assert guard.admit(Command(Action.RESTART, "t_web"), 2.0)[1] == Command(Action.STOP, "maxloop")
     assert not guard.reset().reached(2.0)
     assert not LoopGuard(0, 0.0).counted(0.0).reached(0.0)
+
+
+def test_the_history_of_the_resource_tells_of_the_count() -> None:
+    guard, shown = LoopGuard(3, 100), ["0"]
+    for now in (1000.7, 1010, 1020):
+        guard = guard.counted(now)
+        shown.append(guard.shown)
+    again = LoopGuard(3, 100).remembered(shown[::-1])
+    assert (again.began, again.count, again.reached(1030)) == (1000.0, 3, True)
+    assert guard.reset().shown == "0"
+
+
+@pytest.mark.parametrize("values", [[], ["0"], ["0", "1000", "1000"], ["somebody's"]])
+def test_without_an_action_since_a_person_came_there_is_no_count(values: list[str]) -> None:
+    assert LoopGuard(3, 100, 5.0, 2).remembered(values) == LoopGuard(3, 100)
+
+
+def test_only_the_newest_series_counts() -> None:
+    assert LoopGuard(3, 100).remembered(["2000", "2000", "1000", "0"]).count == 2

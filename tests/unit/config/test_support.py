@@ -21,6 +21,7 @@ SUPPORTED = {
     "a light module": light("<user/>"),
     "boot and loops": mirror(attributes='boot="auto" boot_delay="5s" maxloop="0" loop_interval="1h"'),
     "the defaults, written": mirror(attributes='failover="on" defaultprim="alone" automatic_reboot="off"'),
+    "a reboot": mirror(attributes='automatic_reboot="on"'),
     "no failover": mirror(attributes='failover="off"'),
     "a preferred primary": mirror(attributes='defaultprim="n1"'),
     "a witness": mirror(attributes='quorum="witness"'),
@@ -79,7 +80,6 @@ SUPPORTED = {
 }
 
 REFUSED = {
-    "a reboot": (mirror(attributes='automatic_reboot="on"'), '<service automatic_reboot="on"> (supported: off)'),
     "fencing": (
         mirror(attributes='quorum="fence"'),
         '<service quorum="fence"> (supported: one of witness, manual, ping, none)',

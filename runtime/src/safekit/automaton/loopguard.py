@@ -2,15 +2,20 @@
 
 Pure. Each automatic action counts; the one after `maxloop` within `loop_interval` becomes a stop. An administrator's
 command begins anew.
+
+The resource `heart.stopstartloop` shows it, and outlives the machine (spec §4.10): its value is when the count began, in
+seconds since the epoch, 0 for none; each time that it is given this value is one action.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from safekit.automaton.vocabulary import Action, Command
 
 COUNTED = (Action.RESTART, Action.STOPSTART, Action.WAIT)
+RESOURCE = "heart.stopstartloop"
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,18 @@ class LoopGuard:
     def reset(self) -> LoopGuard:
         """The guard that begins anew."""
         return replace(self, began=0.0, count=0)
+
+    @property
+    def shown(self) -> str:
+        """The value of the resource."""
+        return str(int(self.began)) if self.count else "0"
+
+    def remembered(self, values: Sequence[str]) -> LoopGuard:
+        """The guard that the history of the resource tells of, newest value first."""
+        if not values or not values[0].isdecimal() or values[0] == "0":
+            return self.reset()
+        count = next((number for number, value in enumerate(values) if value != values[0]), len(values))
+        return replace(self, began=float(values[0]), count=count)
 
     def _over(self, now: float) -> bool:
         return self.count == 0 or now - self.began > self.loop_interval_s

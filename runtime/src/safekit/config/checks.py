@@ -125,6 +125,7 @@ def check_service(service: model.Service, problems: Problems) -> None:
     if service.check:
         _check_check(service.check, service.mode, problems)
     _check_quorum(service, problems)
+    _check_reboot(service, problems)
     if service.failover_rules:
         _check_failover(service.failover_rules, problems)
         check_rules(service, problems)
@@ -149,6 +150,19 @@ def _check_quorum(service: model.Service, problems: Problems) -> None:
             line=splitbrain.line,
             element="splitbrain",
         )
+
+
+def _check_reboot(service: model.Service, problems: Problems) -> None:
+    if not service.automatic_reboot:
+        return
+
+    def warn(what: str, attribute: str, value: str) -> None:
+        problems.warn("config.no_effect", what, line=service.line, element="service", attribute=attribute, value=value)
+
+    if service.boot == "off":
+        warn("after an automatic reboot the module stays stopped", "boot", "off")
+    if not service.loop_interval:
+        warn("nothing ends a series of automatic reboots", "loop_interval", "0")
 
 
 def _unique(named: Iterable[tuple[object, int]], element: str, attribute: str, problems: Problems) -> None:

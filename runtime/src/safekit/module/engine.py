@@ -11,7 +11,7 @@ import asyncio
 import secrets
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from safekit.automaton.codec import UnreadableState, decode, encode
 from safekit.automaton.failover import Verdict
 from safekit.automaton.farm import FarmState
+from safekit.automaton.loopguard import RESOURCE as LOOP
 from safekit.automaton.loopguard import LoopGuard
 from safekit.automaton.mirror import MirrorState
 from safekit.automaton.vocabulary import (
@@ -63,9 +64,17 @@ FORMAT = 1
 NOT_WISHED = ("maxloop", "shutdown")
 """Who stops a module without meaning it to stay stopped: `boot="auto"` starts it with the machine all the same."""
 
+GOES_DOWN_WITHIN_S = 1800
+"""A machine that was told to restart itself stops its modules first, each within its own time limits."""
+
 
 class StepError(Exception):
     """A step could not be carried out; the text is the reason that the log shows."""
+
+
+async def cannot_restart() -> str:
+    """Of a module that was given no machine."""
+    return "it was not allowed to"
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,8 @@ class Surroundings:
     look: Callable[[str], Iterable[Sighting]]
     witness: WitnessClient | None = None
     """Asks the witness of the cluster; None when there is none."""
+    restart_machine: Callable[[], Awaitable[str]] = cannot_restart
+    """Begins an orderly restart of this machine; why it cannot, empty when it does."""
 
 
 class Module(ABC, Generic[S]):
@@ -193,6 +204,11 @@ class Module(ABC, Generic[S]):
             self.log.write(
                 "safekit", "C", f"the state before the restart cannot be read, the module counts as stopped: {error}"
             )
+        if not self.restored:  # what a module did to itself before the machine went down counts as well
+            past = await self.resources.history(LOOP, self._guard.maxloop + 1)
+            self._guard = self._guard.remembered([one.value for one in past])
+        if self.resources.get(LOOP) is None:
+            self.resources.set(LOOP, self._guard.shown)
 
     async def resume(self) -> None:
         """Begin to work: on what was found, or in STOP."""
@@ -230,7 +246,8 @@ class Module(ABC, Generic[S]):
 
     def command(self, command: Command) -> bool:
         """Take a command that `refusal` allowed. False: the module already is what is asked for."""
-        self._guard, admitted = self._guard.admit(command, datetime.now(UTC).timestamp())
+        guard, admitted = self._guard.admit(command, datetime.now(UTC).timestamp())
+        self._count(guard)
         already = self._already(admitted)
         if admitted.action is Action.FORCESTOP:
             for script in self.around.scripts.running(self.around.name):
@@ -239,15 +256,42 @@ class Module(ABC, Generic[S]):
             starts = admitted.action not in (Action.STOP, Action.FORCESTOP)
             if admitted.identity not in NOT_WISHED:
                 self.remember(replace(self.settings, started=starts))
-            self.put(admitted)
+            if admitted.action is Action.STOPSTART and self.around.config.service.automatic_reboot:
+                self._restart_machine(admitted)
+            else:
+                self.put(admitted)
         return not already
+
+    def _count(self, guard: LoopGuard) -> None:
+        """The resource tells each automatic action, and that there was none since a command of a person."""
+        if guard != self._guard:
+            self._guard = guard
+            self.resources.set(LOOP, guard.shown, again=guard.count > 0)
+
+    def _restart_machine(self, command: Command) -> None:
+        """`automatic_reboot`: the machine is restarted in order instead of the module, which its end stops (spec §3.2)."""
+        if self.runs("machine"):
+            return
+        who = command.identity or command.user or "administrator"
+        said = f"Action {command.action} called by {who}: this machine is restarted (automatic_reboot)"
+        self.witness("safekit", "C", said)
+        self.spawn(self._restart(command), "machine")
+
+    async def _restart(self, command: Command) -> None:
+        why = await self.around.restart_machine()
+        if not why:
+            await asyncio.sleep(GOES_DOWN_WITHIN_S)
+            why = f"it still runs {GOES_DOWN_WITHIN_S} s after it was told to"
+        self.log.write("safekit", "C", f"this machine cannot be restarted, the module alone is: {why}")
+        self.forget_task("machine")
+        self.put(command)
 
     def loop(self, what: str) -> LoopGuard:
         """`inc` counts an automatic action that a script did, `reset` begins anew (spec §6.5); the guard as it is then."""
         if what == "inc":
-            self._guard = self._guard.counted(datetime.now(UTC).timestamp())
+            self._count(self._guard.counted(datetime.now(UTC).timestamp()))
         elif what == "reset":
-            self._guard = self._guard.reset()
+            self._count(self._guard.reset())
         self._save()
         return self._guard
 
@@ -430,6 +474,8 @@ class Module(ABC, Generic[S]):
 
     def ask(self, action: Action, identity: str, sentence: str, services: tuple[str, ...] = ()) -> None:
         """A rule or errd wants an action; refused, it is not taken, and asked for again when it is wanted again."""
+        if self.runs("machine"):
+            return  # the machine goes down: nothing more is done, or counted
         self.witness("safekit", "C", sentence)
         command = Command(action, identity, services=services)
         if why := self.refusal(command):

@@ -54,6 +54,7 @@ from safekit.module.mirror import MirrorModule
 from safekit.module.settings import read_settings, write_settings
 from safekit.node import checks, farmed, replicated
 from safekit.node.cluster import AppliedCluster, ClusterFiles, ClusterMembership, new_key
+from safekit.node.machine import restart_machine
 from safekit.node.report import state_info
 from safekit.node.trees import ModuleTrees
 from safekit.node.witnessing import Witnessing
@@ -167,6 +168,7 @@ class Node:
             changed=self._changed,
             look=self._sightings,
             witness=self._witnessing.client,
+            restart_machine=restart_machine,
         )
         module: AnyModule
         module = MirrorModule(surroundings) if config.service.mode == "mirror" else FarmModule(surroundings)

@@ -60,8 +60,8 @@ class Resources:
         """Every resource, by name."""
         return tuple(self._values[name] for name in sorted(self._values))
 
-    def set(self, name: str, value: str, *, lasting: bool = True) -> bool:
-        """Give a resource a value; False, and nothing happens, if it already has it.
+    def set(self, name: str, value: str, *, lasting: bool = True, again: bool = False) -> bool:
+        """Give a resource a value; False, and nothing happens, if it already has it (`again`: that counts as well).
 
         `lasting` False is for metrics: in memory only, without history. A name that is not `class.id` is a ValueError.
         """
@@ -70,7 +70,7 @@ class Resources:
         if len(value) > _VALUE_LIMIT:
             raise ValueError(f"value of resource {name}: {len(value)} characters, at most {_VALUE_LIMIT} are kept")
         present = self._values.get(name)
-        if present is not None and present.value == value:
+        if present is not None and present.value == value and not again:
             return False
         date = self._clock()
         self._values[name] = ResourceValue(name, value, date)
