@@ -29,7 +29,7 @@ BIN = ROOT / ".venv" / "bin"
 COLLECTION = "collections/ansible_collections/evidian/safekit"
 PYTEST = "python -m pytest --quiet -p no:cacheprovider"
 
-RACES = "tests/native/test_random.py tests/native/test_stream.py tests/native/test_mirror.py"
+RACES = "tests/native/test_random.py tests/native/test_stream.py tests/native/test_mirror.py tests/native/test_inheritance.py"
 """Where several threads of the data plane meet."""
 REPORTS = "build/sanitizers"
 

@@ -10,9 +10,11 @@
 void op_tmpfile(const struct fuse_request *request, uint64_t parent, mode_t mode, struct open_file *file) {
     struct make make = {.mode = mode, .umask = request->umask, .uid = request->uid, .gid = request->gid};
     struct entry entry = {0};
-    int fd = local_tmpfile(inode_of(request, parent)->fd, &make);
+    pthread_rwlock_rdlock(&namespace_lock); // its group is that of the directory or of the caller: what the directory says must not change meanwhile
+    int fd = local_tmpfile(inode_of(request, parent)->fd, &make), made = errno;
+    pthread_rwlock_unlock(&namespace_lock);
     if (fd < 0) {
-        reply_error(request, errno);
+        reply_error(request, made);
         return;
     }
     int object = local_reopen(fd, O_PATH), error = object < 0 ? errno : 0;
