@@ -193,10 +193,7 @@ static void send_check(struct inode *inode, int file, off_t offset, size_t size)
     XXH128_hash_t digest = XXH3_128bits(zone, (size_t)n);
     struct message message = {.frame = {.op = OP_ZONE_CHECK, .offset = (uint64_t)offset, .size = (uint64_t)n, .data_size = sizeof digest}, .data = &digest};
     uint64_t seq = stream_send(&message, inode, false);
-    if (!seq) return;
-    struct stat st;
-    struct inode *again = inode_get(inode->directory, fcntl(inode->fd, F_DUPFD_CLOEXEC, 3), &st);
-    if (again) copy.check[(copy.first + copy.count++) % CHECKS] = (struct check){seq, again, offset, (size_t)n, false};
+    if (seq) copy.check[(copy.first + copy.count++) % CHECKS] = (struct check){seq, inode_keep(inode), offset, (size_t)n, false};
 }
 
 // A digest costs both nodes a reading of the piece and the piece a second one: where everything differs it is sent at once.

@@ -46,12 +46,9 @@ void resync_ensure_parents(const struct directory *directory, const char *path) 
 void resync_moved(struct inode *object) {
     uint32_t flags = todo_get(object->directory->index, inode_key(object));
     if (!S_ISDIR(object->type) && !(flags & (MARK_BYTES | MARK_META))) return;
-    struct stat st;
-    struct inode *again = inode_get(object->directory, fcntl(object->fd, F_DUPFD_CLOEXEC, 3), &st);
-    if (!again) return;
     struct moved *moved = must(malloc(sizeof *moved));
     pthread_mutex_lock(&resync.lock);
-    *moved = (struct moved){resync.moved, again};
+    *moved = (struct moved){resync.moved, inode_keep(object)};
     resync.moved = moved;
     pthread_mutex_unlock(&resync.lock);
 }
