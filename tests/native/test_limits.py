@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import subprocess
 from collections.abc import Callable, Coroutine
@@ -139,6 +140,38 @@ async def _while(application: Coroutine[object, object, object], side: Side) -> 
     return lost.reason
 
 
+FIFREEZE, FITHAW = 0xC0045877, 0xC0045878  # linux/fs.h
+
+
+async def test_a_secondary_whose_disk_hangs_is_given_up_and_resynchronised_when_it_works_again(
+    tmp_path: Path, binary: Path
+) -> None:
+    slow = ("--resync-timeout", "3", "--resync-bandwidth", "300")  # so it is not over when the disk hangs
+    async with opened(Pair(tmp_path, binary)) as pair:
+        a, b = pair.a, pair.b
+        a.process = DataPlaneProcess(replace(a.settings, options=slow), systemd=False)
+        small_disk(b.data, "ext4")
+        disk = os.open(b.data, os.O_RDONLY)
+        (a.data / "file").write_bytes(os.urandom(12 << 20))
+        await pair.serve()
+        await pair.connect()
+        fcntl.ioctl(disk, FIFREEZE, 0)
+        try:
+            lost = await a.told(PeerLost)
+        finally:
+            fcntl.ioctl(disk, FITHAW, 0)
+            os.close(disk)
+        assert (lost.held, lost.reason) == (False, "the resynchronisation made no progress for 3 s")
+        await b.until(lambda status: status.peer == "listening")
+        await a.kill()
+        a.process = DataPlaneProcess(a.settings, systemd=False)
+        await a.restart()
+        await a.plane.primary(generation="1")
+        await pair.mirror()
+        await a.plane.handover()
+        assert_equal(a.data, b.data)
+
+
 # ---- what two nodes tell each other ----
 
 
@@ -178,7 +211,6 @@ async def test_a_disk_that_cannot_hold_the_copy_is_told(pair: Pair) -> None:
 
 async def test_an_allocation_that_finds_no_room_changes_no_size(pair: Pair) -> None:
     small_disk(pair.a.data, "ext4")
-    (pair.a.data / "lost+found").rmdir()
     (pair.a.data / "file").write_bytes(b"x" * 5000)
     await warnings_of(pair)
 
@@ -198,7 +230,6 @@ async def test_an_allocation_that_finds_no_room_changes_no_size(pair: Pair) -> N
 
 async def test_what_the_other_file_system_lacks_is_told_once(pair: Pair) -> None:
     small_disk(pair.b.data, "ext2", "-I", "128", "-b", "1024")
-    (pair.b.data / "lost+found").rmdir()
     said = await warnings_of(pair)
     told = " ".join(said["peer_file_system"])
     assert "8 TiB" in told and "nanoseconds" in told and "extended attributes" not in told

@@ -28,7 +28,8 @@ struct options {
     int silence_timeout_ms; // a peer that says nothing at all, not even that it lives
     char *boot_id;          // what tells one boot of this machine from the next; NULL: the kernel's
     uint64_t zone_size;     // bytes, a power of two: the largest zone of the dirty set; 0: as zones.h says
-    unsigned resync_threads, resync_bandwidth, resync_timeout_s, resync_commit; // KB/s, 0: as fast as possible; zones between two barriers, 0: none
+    unsigned resync_threads, resync_bandwidth; // KB/s, 0: as fast as possible
+    unsigned resync_timeout_s;                 // a peer that lives, and does not get on with a resync
     bool resync_whole;      // namespacepolicy 0: changed files whole, interrupted resyncs from their beginning
     bool encryption;  // of the stream; both nodes must say the same
     char *source;     // the address that a primary connects from; NULL: as the routes say

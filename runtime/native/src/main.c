@@ -66,7 +66,7 @@ static int take_resync_option(int option, const char *text) {
     case 'T': options.resync_threads = (unsigned)value; break;
     case 'B': options.resync_bandwidth = (unsigned)value; break;
     case 'O': options.resync_timeout_s = (unsigned)value; break;
-    case 'C': options.resync_commit = (unsigned)value; break;
+    case 'C': break; // the secondary commits what it got every second (durable.c)
     default: options.resync_whole = value == 0;
     }
     return 0;

@@ -15,7 +15,6 @@
 #define REDIAL_MS 50
 #define HEARTBEAT_MS 400
 #define WORRY_MS 900 // two beats are missing
-#define RESYNC_SILENCE_MS 60000
 
 static void acknowledge(uint64_t seq, bool alone) {
     int64_t now = metrics_now_us();
@@ -58,6 +57,7 @@ static bool take_answer(const struct message *message) {
     case OP_DURABLE:
         pthread_mutex_lock(&stream.lock);
         stream.durable = message->frame.seq;
+        stream.progress_at = now_ms();
         pthread_mutex_unlock(&stream.lock);
         activity_durable(message->frame.seq);
         return true;
@@ -245,12 +245,13 @@ void *stream_watches(void *unused) {
             return NULL;
         }
         int64_t now = now_ms(), heard = __atomic_load_n(&stream.received_at, __ATOMIC_RELAXED);
+        if (stream.applied == stream.seq && !stream.waiters) stream.progress_at = now; // nothing is awaited
         if (now - heard > options.silence_timeout_ms) {
             snprintf(reason, sizeof reason, "nothing heard for %lld ms", (long long)(now - heard));
         } else if (stream.first && now - stream.first->since / 1000 > options.ack_timeout_ms) {
             snprintf(reason, sizeof reason, "no acknowledgement within %d ms", options.ack_timeout_ms);
-        } else if (stream.applied < stream.seq && resync_active() && now - stream.progress_at > RESYNC_SILENCE_MS) {
-            snprintf(reason, sizeof reason, "the resynchronisation made no progress for %d s", RESYNC_SILENCE_MS / 1000);
+        } else if (stream.answers != ANSWER_PEER && now - stream.progress_at > options.resync_timeout_s * 1000ll) {
+            snprintf(reason, sizeof reason, "the resynchronisation made no progress for %u s", options.resync_timeout_s);
         }
         bool worries = now - heard > WORRY_MS && heard != synced_for && stream.answers == ANSWER_PEER;
         bool beat = now - beaten >= HEARTBEAT_MS && !stream.broken && ring_fits(stream.ring, RING_RESERVE);

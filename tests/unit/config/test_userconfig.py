@@ -224,18 +224,14 @@ def test_a_flow_without_replication_is_a_warning() -> None:
 
 
 def test_what_the_replication_does_another_way_is_a_warning() -> None:
-    attributes = (
-        'mountoversuffix="_x" nbremconn="4" namespacepolicy="1" packetsize="16777216" nbrei="3" reitimeout="60s" '
-        'reicommit="2"'
-    )
+    attributes = 'mountoversuffix="_x" nbremconn="4" namespacepolicy="1" packetsize="16777216" nbrei="3" reicommit="2"'
     loaded = load(mirror(rfs("/a", attributes=attributes)))
     assert [str(warning).removeprefix("userconfig.xml, line 1: ") for warning in loaded.warnings] == [
         '<rfs mountoversuffix="_x">: nothing is renamed here: a directory is mounted over itself',
         '<rfs nbremconn="4">: one connection carries the ordered stream of the replication',
         '<rfs packetsize="16777216">: no NFS is in the way here: requests have the size that they have',
         '<rfs nbrei="3">: counts the threads that read trees; one compares, and the secondary applies in parallel',
-        '<rfs reitimeout="1m">: a synchronisation is watched as every connection is: locktimeout and sendtimeout',
-        '<rfs reicommit="2">: what a synchronisation copied is made durable at its end',
+        '<rfs reicommit="2">: the secondary commits what it gets every second, and at the end',
         '<rfs namespacepolicy="1">: has a meaning on Windows only; here it is as 4',
     ]
 

@@ -77,13 +77,12 @@ def test_what_is_not_replicated_follows_its_directory() -> None:
 
 def test_the_resynchronisation_is_as_the_configuration_says() -> None:
     words = arguments(
-        'nbrei="3" reiallowedbw="5000" reitimeout="60s" reicommit="4" ruzone_blocksize="1048576" reipacketsize="1048576" '
+        'nbrei="3" reiallowedbw="5000" reitimeout="60s" ruzone_blocksize="1048576" reipacketsize="1048576" '
         'namespacepolicy="0"'
     )
     assert value(words, "--resync-threads") == "3"
     assert value(words, "--resync-bandwidth") == "5000"
     assert value(words, "--resync-timeout") == "60"
-    assert value(words, "--resync-commit") == "4"
     assert value(words, "--zone-size") == "1048576"
     assert value(words, "--namespace-policy") == "0"
     assert value(words, "--boot-id") == "b00t"

@@ -17,7 +17,7 @@ LONGEST_TIMEOUTS = {
     "sendtimeout": timedelta(hours=1),
     "reitimeout": timedelta(days=1),
 }
-DEFAULT_THREADS, DEFAULT_REITIMEOUT = 6, timedelta(seconds=150)
+DEFAULT_THREADS = 6
 DEFAULT_SUFFIX = "_For_SafeKit_Replication"
 
 
@@ -125,14 +125,8 @@ def _warn_of_other_ways(rfs: model.Rfs, problems: Problems) -> None:
             str(rfs.nbrei),
             "counts the threads that read trees; one compares, and the secondary applies in parallel",
         )
-    if rfs.reitimeout != DEFAULT_REITIMEOUT:
-        warn(
-            "reitimeout",
-            written_duration(rfs.reitimeout),
-            "a synchronisation is watched as every connection is: locktimeout and sendtimeout",
-        )
     if rfs.reicommit:
-        warn("reicommit", str(rfs.reicommit), "what a synchronisation copied is made durable at its end")
+        warn("reicommit", str(rfs.reicommit), "the secondary commits what it gets every second, and at the end")
     if rfs.namespacepolicy in ("1", "3"):
         warn("namespacepolicy", rfs.namespacepolicy, "has a meaning on Windows only; here it is as 4")
 

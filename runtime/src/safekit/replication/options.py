@@ -59,7 +59,6 @@ def _options(rfs: Rfs, boot_id: str) -> tuple[str, ...]:
         *("--resync-threads", str(rfs.nbrei)),
         *("--resync-bandwidth", str(rfs.reiallowedbw or 0)),
         *("--resync-timeout", str(int(rfs.reitimeout.total_seconds()))),
-        *("--resync-commit", str(rfs.reicommit)),
         *("--namespace-policy", "0" if rfs.namespacepolicy == "0" else "4"),
         *("--boot-id", boot_id),
     )
