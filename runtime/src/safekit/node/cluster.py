@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from safekit.api.face import FaceError
 from safekit.config import Cluster, load_cluster
 from safekit.files import read_json, sync_folder, write_json
 from safekit.membership import (
@@ -112,11 +113,22 @@ class ClusterMembership:
         self._say = say
         self._open = False
         self._published: dict[str, Any] = {}
+        self.applied: AppliedCluster | None = None
+        """The configuration in force, also before this node takes part."""
         self.view: View | None = None
         self.payloads: dict[str, Mapping[str, Any]] = {}
 
-    async def join(self, applied: AppliedCluster) -> None:
+    def require(self) -> AppliedCluster:
+        """The configuration in force. Raises FaceError when there is none."""
+        if self.applied is None:
+            raise FaceError(
+                "cluster.not_configured", "this node belongs to no cluster yet: `safekit cluster config FILE`"
+            )
+        return self.applied
+
+    async def join(self) -> None:
         """Take part in the cluster."""
+        applied = self.require()
         cluster, lans, used = applied.cluster, [], set()
         for lan in cluster.lans:
             mine = group_lan(lan, applied.node)
@@ -139,7 +151,8 @@ class ClusterMembership:
         self._open, self._published = True, {}
 
     async def leave(self) -> None:
-        """Take part no longer."""
+        """Take part no longer, and forget the configuration."""
+        self.applied = None
         self._open, self.view, self.payloads, self._published = False, None, {}, {}
         await self._pulse.remove_channel(CHANNEL)
 
