@@ -70,7 +70,7 @@ GATES = (
         "types",
         (
             "mypy runtime/src tests/nodes tests/conftest.py tests/system tests/acceptance tests/faults tests/durability "
-            "tests/model demo benchmarks make",
+            "tests/model tests/simulation tests/exploration demo benchmarks make",
         ),
         lane="first",
     ),

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from safekit.automaton.data import BLANK
 from safekit.automaton.vocabulary import Action, Command, Readiness, Role
 from tests.exploration.moves import MOST_WRITES, by_itself, faults
-from tests.exploration.world import BLANK, NAMES, Automaton, Broken, Draft, Node, World, calm, fresh
+from tests.exploration.world import NAMES, Automaton, Broken, Draft, Node, World, calm, fresh
 
 READY = Readiness.READY
 

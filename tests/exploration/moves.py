@@ -203,7 +203,8 @@ def _stream(world: World, nodes: dict[str, Node]) -> Iterator[Draft]:
 
 
 def _at_secondary(draft: Draft, name: str, message: tuple[object, ...]) -> None:
-    node, back = draft.n[name], None
+    node = draft.n[name]
+    back: tuple[object, ...] | None = None
     match message:
         case ("begin",):
             draft.set(name, partial=True)
