@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -219,6 +219,12 @@ class Pair:
 async def in_mirror(side: Side) -> None:
     """Until a primary is in mirror."""
     await side.until(lambda status: status.peer == "mirror")
+
+
+def encrypt(pair: Pair, encryption: str) -> None:
+    """What both data planes are told about encryption when they start: "on" or "off"."""
+    for side in (pair.a, pair.b):
+        side.process = type(side.process)(replace(side.settings, options=("--encryption", encryption)), systemd=False)
 
 
 @contextlib.asynccontextmanager

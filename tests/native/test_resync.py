@@ -19,7 +19,7 @@ from safekit.replication import (
     ResyncStarted,
 )
 from tests.native.moments import await_another_moment
-from tests.native.pair import Pair, Side, in_mirror, in_thread, opened
+from tests.native.pair import Pair, Side, encrypt, in_mirror, in_thread, opened
 from tests.native.test_dirty import PUNCH_KEEP, alone
 from tests.native.test_posix import fallocated
 from tests.native.trees import assert_equal
@@ -277,8 +277,11 @@ async def test_an_unfinished_resync_is_never_started_from(pair: Pair) -> None:
     assert_equal(pair.a.data, pair.b.data)
 
 
-async def test_a_wrong_key_is_refused_by_both_sides(tmp_path: Path, binary: Path) -> None:
-    async with opened(Pair(tmp_path, binary)) as pair:
+@pytest.mark.parametrize("encryption", ["on", "off"])
+async def test_a_wrong_key_is_refused_by_both_sides(tmp_path: Path, binary: Path, encryption: str) -> None:
+    pair = Pair(tmp_path, binary)
+    encrypt(pair, encryption)
+    async with opened(pair):
         pair.b.key.write_bytes(b"another key, also long enough")
         (pair.b.data / "f").write_text("untouched")
         await pair.serve()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from safekit.replication import Connected, DataPlaneError, PeerLost, PrimaryLost
-from tests.native.pair import Pair, beside, free_port, in_mirror, in_thread, opened
+from tests.native.pair import Pair, beside, encrypt, free_port, in_mirror, in_thread, opened
 from tests.native.trees import assert_equal
 
 
@@ -198,12 +198,6 @@ async def over_a_cable(pair: Pair, *, mirror: bool = True) -> AsyncIterator[tupl
         await cable.unplug()
 
 
-def encrypt(pair: Pair, encryption: str) -> None:
-    """What both data planes are told about encryption when they start: "on" or "off"."""
-    for side in (pair.a, pair.b):
-        side.process = type(side.process)(replace(side.settings, options=("--encryption", encryption)), systemd=False)
-
-
 async def test_a_broken_connection_is_made_again_and_nothing_is_synchronised_anew(tmp_path: Path, binary: Path) -> None:
     async with opened(Pair(tmp_path, binary)) as pair, over_a_cable(pair) as (cable, _):
         data, stop = pair.a.data, threading.Event()
@@ -335,6 +329,24 @@ async def test_what_travels_is_encrypted_unless_it_was_switched_off(tmp_path: Pa
                 await pair.a.plane.handover()
                 assert_equal(pair.a.data, pair.b.data)
                 assert (secret[:100] in bytes(cable.seen)) == (encryption == "off")
+
+
+@pytest.mark.parametrize("encryption", ["on", "off"])
+async def test_a_connection_that_breaks_while_the_nodes_greet_is_no_refusal_of_the_key(
+    tmp_path: Path, binary: Path, encryption: str
+) -> None:
+    pair = Pair(tmp_path, binary)
+    encrypt(pair, encryption)
+    async with opened(pair):
+        await pair.serve()
+        cable = Cable(pair.port)
+        await cable.plug()
+        for carried in (0, 100) if encryption == "off" else (0, 100, 250, 400):
+            cable.breaks = [carried]
+            with pytest.raises(DataPlaneError) as refused:
+                await pair.a.plane.connect("127.0.0.1", cable.port, generation="2")
+            assert (refused.value.code == "unreachable") is (encryption == "on" or carried == 0), refused.value
+        await cable.unplug()
 
 
 async def test_nodes_of_which_one_encrypts_are_told_so(tmp_path: Path, binary: Path) -> None:

@@ -106,8 +106,12 @@ static int greet(struct link *link, bool accepts, struct hello *mine, struct hel
                                                                         : "the stream is encrypted on the other node and not on this one: apply the same configuration to both");
     }
     char why[300];
-    if (mine->flags & HELLO_ENCRYPTED && !link_encrypt(link, accepts, why, sizeof why)) return refuse(peer, "key", why);
-    return 0;
+    switch (mine->flags & HELLO_ENCRYPTED ? link_encrypt(link, accepts, why, sizeof why) : AGREED) {
+    case AGREED: return 0;
+    case BROKEN_OFF: return refuse(peer, "unreachable", why);
+    case REFUSED: break;
+    }
+    return refuse(peer, "key", why);
 }
 
 static int prove_both(struct link *link, struct peer *peer) {
@@ -115,7 +119,11 @@ static int prove_both(struct link *link, struct peer *peer) {
     unsigned char proof[32], expected[32];
     if (greet(link, false, &mine, &theirs, peer)) return -1;
     prove("primary", &mine, &theirs, proof);
-    if (!link_put(link, proof, sizeof proof) || !link_get(link, proof, sizeof proof)) return refuse(peer, "key", "the other node refused this node's key: the keys of the module differ");
+    if (!link_put(link, proof, sizeof proof) || !link_get(link, proof, sizeof proof)) {
+        // Under encryption both have shown the key already, and who closes does not refuse it.
+        if (*link_cipher(link)) return refuse(peer, "unreachable", "the connection was closed");
+        return refuse(peer, "key", "the other node refused this node's key: the keys of the module differ");
+    }
     prove("secondary", &mine, &theirs, expected);
     if (CRYPTO_memcmp(proof, expected, sizeof proof) != 0) return refuse(peer, "key", "the other node could not prove the key of the module");
     return 0;

@@ -1,7 +1,6 @@
 // Sending and receiving share nothing, so neither waits for the other: plain, both are one call of the kernel; encrypted, each has its own keys
 // and its own buffer beside that call.
 #include "link.h"
-#include "tls.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -65,16 +64,17 @@ void link_limit(struct link *link, int milliseconds) {
     setsockopt(link->fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
 }
 
-bool link_encrypt(struct link *link, bool accepts, char *why, size_t why_size) {
+enum agreement link_encrypt(struct link *link, bool accepts, char *why, size_t why_size) {
     struct secrets secrets;
-    if (!tls_agree(link->fd, accepts, &secrets, why, why_size)) return false;
+    enum agreement agreement = tls_agree(link->fd, accepts, &secrets, why, why_size);
+    if (agreement != AGREED) return agreement;
     link->out.records = records_open(secrets.mine, true);
     link->in.records = records_open(secrets.theirs, false);
     OPENSSL_cleanse(&secrets, sizeof secrets);
     link->out.sealed = must(malloc(records_room(SEALED_PIECE)));
     link->in.bytes = must(malloc(RECEIVE_BUFFER));
     link->encrypted = true;
-    return true;
+    return AGREED;
 }
 
 const char *link_cipher(const struct link *link) { return link->encrypted ? tls_cipher : ""; }

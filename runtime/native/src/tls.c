@@ -91,22 +91,32 @@ static SSL_CTX *context(void) {
     return made;
 }
 
-bool tls_agree(int fd, bool accepts, struct secrets *secrets, char *why, size_t why_size) {
+// Whoever has another key is sent an alert before the connection is closed: an end without one is the end of the connection only.
+static bool broke_off(const SSL *ssl, int result) {
+    return SSL_get_error(ssl, result) != SSL_ERROR_SSL || ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+}
+
+enum agreement tls_agree(int fd, bool accepts, struct secrets *secrets, char *why, size_t why_size) {
     struct heard heard = {0};
     SSL *ssl = must(SSL_new(context()));
+    enum agreement agreement = REFUSED;
     SSL_set_app_data(ssl, &heard);
     ERR_clear_error();
-    bool agreed = SSL_set_fd(ssl, fd) == 1 && (accepts ? SSL_accept(ssl) : SSL_connect(ssl)) == 1;
-    const char *reason = agreed ? NULL : ERR_reason_error_string(ERR_peek_last_error());
-    agreed = agreed && heard.has_client && heard.has_server && SSL_pending(ssl) == 0;
-    if (agreed) {
+    if (SSL_set_fd(ssl, fd) != 1) abort();
+    int result = accepts ? SSL_accept(ssl) : SSL_connect(ssl);
+    if (result == 1 && heard.has_client && heard.has_server && SSL_pending(ssl) == 0) {
         memcpy(secrets->mine, accepts ? heard.server : heard.client, SECRET_SIZE);
         memcpy(secrets->theirs, accepts ? heard.client : heard.server, SECRET_SIZE);
+        agreement = AGREED;
+    } else if (result != 1 && broke_off(ssl, result)) {
+        snprintf(why, why_size, "the connection was closed while encryption began");
+        agreement = BROKEN_OFF;
     } else {
-        snprintf(why, why_size, "encryption could not begin (%s): the keys of the module differ, or the other end is not this product", reason ? reason : "connection closed");
+        const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+        snprintf(why, why_size, "encryption could not begin (%s): the keys of the module differ, or the other end is not this product", reason ? reason : "no reason given");
     }
     ERR_clear_error();
     SSL_free(ssl);
     OPENSSL_cleanse(&heard, sizeof heard);
-    return agreed;
+    return agreement;
 }

@@ -9,5 +9,11 @@ struct secrets {
 
 extern const char tls_cipher[];
 
-// On a connected descriptor that has its time limits. False: `why` is a sentence.
-bool tls_agree(int fd, bool accepts, struct secrets *secrets, char *why, size_t why_size);
+enum agreement {
+    AGREED,
+    BROKEN_OFF, // the connection ended or went silent meanwhile, which says nothing of the other end
+    REFUSED,    // the other end has another key, or is not this product
+};
+
+// On a connected descriptor that has its time limits. Not AGREED: `why` is a sentence.
+enum agreement tls_agree(int fd, bool accepts, struct secrets *secrets, char *why, size_t why_size);
