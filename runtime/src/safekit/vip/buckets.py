@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -47,10 +48,18 @@ def assign(powers: Mapping[str, int], identity: str, known: Mapping[str, int] | 
     if not quota:
         return (None,) * BUCKETS
     everybody = with_power({**(known or {}), **with_power(powers)})
-    owners: list[str | None] = list(_dealt(tuple(sorted(everybody.items())), identity))
-    for name in {owner for owner in owners if owner is not None}:
+    return _assigned(tuple(sorted(powers.items())), tuple(sorted(everybody.items())), identity)
+
+
+@lru_cache(maxsize=16)
+def _assigned(live: tuple[tuple[str, int], ...], everybody: tuple[tuple[str, int], ...], identity: str) -> Owners:
+    """Groups with the same weights have the same table."""
+    powers = dict(live)
+    quota = quotas(powers)
+    owners: list[str | None] = list(_dealt(everybody, identity))
+    for name, dealt in Counter(owners).items():
         if name in quota:
-            quota[name] -= owners.count(name)
+            quota[name] -= dealt
     orphans = [bucket for bucket, owner in enumerate(owners) if owner not in quota]
     names = sorted(quota)
     columns = [_scores(identity, name, powers[name]) for name in names]

@@ -277,9 +277,7 @@ class FarmVip:
         result: list[Mapping[int, str]] = []
         for now, was, earlier in zip(owners, before, kept, strict=True):
             table: dict[int, str] = {}
-            for bucket, owner in enumerate(now):
-                if owner != self.node:
-                    continue
+            for bucket in [bucket for bucket, owner in enumerate(now) if owner == self.node]:
                 previous = was[bucket] if was[bucket] != self.node else earlier.get(bucket)
                 if previous is not None and previous in view:
                     table[bucket] = previous

@@ -39,7 +39,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from safekit.vip.service import BalancingGroup, Flow, IPAddress, Placement, Protocol
 from safekit.vip.services import ServiceMap, answering, services
@@ -97,8 +97,19 @@ class FarmRules:
     @cached_property
     def digest(self) -> str:
         """What tells this filter from every other: the table carries it as the name of an empty chain."""
-        text = f"{_standing(self)}\0{_following(self)}\0{_owner_texts(self)}"
+        tables = "\0".join(",".join(table.values()) for table in self.verdicts)
+        text = f"{self.standing}\0{_following(self)}\0{tables}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def standing(self) -> str:
+        """The part of the rules that follows the configuration only."""
+        return _standing(self)
+
+    @cached_property
+    def verdicts(self) -> list[dict[int, str]]:
+        """Per group: bucket -> verdict. Buckets without owner have no element: their packets are refused."""
+        return _verdicts(self)
 
     @property
     def interfaces(self) -> tuple[str, ...]:
@@ -126,31 +137,31 @@ def replacement(rules: FarmRules, flows: Iterable[Flow] = ()) -> str:
     """The transaction that puts `rules` in the place of whatever is there. `flows`: connections held here, for the
     second chance.
     """
-    elements = _elements(rules, _owner_texts(rules), flows)
-    return removal(rules.module) + _standing(rules) + _following(rules) + elements + _mark(rules, "add")
+    elements = _elements(rules, rules.verdicts, flows)
+    return removal(rules.module) + rules.standing + _following(rules) + elements + _mark(rules, "add")
 
 
 def difference(old: FarmRules, new: FarmRules, flows: Iterable[Flow] = ()) -> str | None:
     """The transaction that turns `old` into `new`: changed buckets and members only. None: it takes a `replacement`;
     empty: equal.
     """
-    if _standing(old) != _standing(new):
+    if old.standing != new.standing:
         return None
     if old.digest == new.digest:
         return ""
     table = f"netdev {table_name(new.module)}"
-    before, after = _owner_texts(old), _owner_texts(new)
     sharing = set(new.answering.values())
     lines: list[str] = []
     changed: list[dict[int, str]] = []
-    for group, (was, now) in enumerate(zip(before, after, strict=True)):
-        gone = sorted(bucket for bucket in was if was[bucket] != now.get(bucket))
+    for group, (was, now) in enumerate(zip(old.verdicts, new.verdicts, strict=True)):
+        moved = {bucket: text for bucket, text in now.items() if was.get(bucket) != text}
+        gone = [bucket for bucket in was if bucket in moved or bucket not in now]
         shared = [bucket for bucket in gone if group in sharing and _is_mine(new, was[bucket])]
         second = [bucket for bucket in gone if _is_second(was[bucket])]
         for name, elements in (("owners", gone), ("second", second), ("mine", shared)):
             if elements:
                 lines.append(f"delete element {table} {name}_{group} {{ {', '.join(map(str, elements))} }}\n")
-        changed.append({bucket: text for bucket, text in now.items() if was.get(bucket) != text})
+        changed.append(moved)
     lines.append(_following(new))
     lines.append(_elements(new, changed, flows))
     for name in sorted(set(old.members) - set(new.members)):
@@ -163,6 +174,7 @@ def _mark(rules: FarmRules, verb: str) -> str:
     return f"{verb} chain netdev {table_name(rules.module)} digest_{rules.digest}\n"
 
 
+@lru_cache(maxsize=256)
 def _tag(node: str) -> str:
     """A node's name as part of an nftables name."""
     if re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", node):
@@ -170,16 +182,13 @@ def _tag(node: str) -> str:
     return "x" + hashlib.sha256(node.encode()).hexdigest()[:16]
 
 
-def _owner_texts(rules: FarmRules) -> list[dict[int, str]]:
-    """Per group: bucket -> verdict. Buckets without owner have no element: their packets are refused."""
+def _verdicts(rules: FarmRules) -> list[dict[int, str]]:
     result: list[dict[int, str]] = []
     for owners, former in zip(rules.owners, rules.former, strict=True):
-        texts: dict[int, str] = {}
-        for bucket, owner in enumerate(owners):
-            if owner is None:
-                continue
-            chain = "node" if owner != rules.node or bucket not in former else "chance"
-            texts[bucket] = f"goto {chain}_{_tag(owner if chain == 'node' else former[bucket])}"
+        ways = {owner: f"goto node_{_tag(owner)}" for owner in set(owners) if owner is not None}
+        texts = {bucket: ways[owner] for bucket, owner in enumerate(owners) if owner is not None}
+        chances = {name: f"goto chance_{_tag(name)}" for name in set(former.values())}
+        texts.update((bucket, chances[name]) for bucket, name in former.items() if owners[bucket] == rules.node)
         result.append(texts)
     return result
 
