@@ -13,7 +13,7 @@ PY := .venv/bin/python
 STEP := @make/step
 NODES := $(PY) -m tests.nodes
 
-.PHONY: help demo test acceptance faults simulate soak lint unit bench nodes prepare prerequisites venv wheelhouse image lock clean
+.PHONY: help demo test acceptance faults exactness simulate soak lint unit bench nodes prepare prerequisites venv wheelhouse image lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -37,6 +37,10 @@ faults: CUTS := 50
 faults: prepare ## what is cut, stopped or lost on nodes under a witness, and the link CUTS=50 times under load: build/reports/faults.json
 	@$(PY) -m pytest --quiet -p no:cacheprovider --timeout=600 --tb=short tests/faults
 	@PYTHONPATH=runtime/src $(PY) -m tests.faults --cuts $(CUTS)
+
+exactness: PACKETS := 1000000
+exactness: venv ## a million packets through a farm that changes all the time, each accepted by exactly one node (PACKETS=number): build/reports/farm.json
+	@PYTHONPATH=runtime/src $(PY) -m tests.netns.exactness --packets $(PACKETS)
 
 simulate: SEEDS := 20000
 simulate: venv ## whole lives of mirrors under one seeded scheduler, with the register of a witness (SEEDS=number, FIRST=seed)

@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -47,7 +47,11 @@ class Node:
 
     def run(self, function: Callable[..., T], *arguments: Any, timeout: float = 30.0) -> T:
         """Call in this node's network."""
-        return self._thread.submit(function, *arguments).result(timeout)
+        return self.start(function, *arguments).result(timeout)
+
+    def start(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Begin to call in this node's network."""
+        return self._thread.submit(function, *arguments)
 
     def command(self, *words: str, check: bool = True, text: str | None = None) -> str:
         """Run a program in this node's network; its output."""
@@ -150,12 +154,13 @@ class Lab:
         self.switch.command("ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
         self.switch.command("ip", "link", "set", "br0", "up")
         for node in [*self.servers.values(), self.client]:
-            self._plug(node)
+            self.plug(node)
         lines = [f"address add {client4(number)}/16 dev eth0" for number in range(CLIENTS)]
         lines += [f"address add {client6(number)}/64 dev eth0 nodad" for number in range(CLIENTS)]
         self.client.command("ip", "-batch", "-", text="\n".join(lines))
 
-    def _plug(self, node: Node) -> None:
+    def plug(self, node: Node) -> None:
+        """Connect a node to the switch, and give it its addresses."""
         port = f"p-{node.name}"
         peer = ["peer", "name", "eth0", "address", node.mac, "netns", str(node.thread_id)]
         self.switch.command("ip", "link", "add", port, "type", "veth", *peer)
@@ -349,7 +354,7 @@ def watch_rules(node: Node) -> Iterator[list[int]]:
 
 
 def _notices(listener: socket.socket) -> list[int]:
-    found = []
+    found: list[int] = []
     while True:
         try:
             data = listener.recv(1 << 20)
