@@ -52,8 +52,8 @@ lint: venv ## the quick gates: style, types, contracts, shell
 unit: venv ## the tests that need no node, with the coverage of the pure packages
 	@$(PY) make/gates.py units
 
-bench: prepare ## measure: the table of replication, a million files, thirty-two modules, memory and idle processor (docs/reference/performance.md)
-	$(STEP) "packages to compare with" make/prerequisites fio glusterfs-server postgresql
+bench: prepare ## measure: the table of replication, a million files, thirty-two modules, memory and idle processor, failover, the farm (docs/reference/performance.md)
+	$(STEP) "packages to compare with" make/prerequisites fio glusterfs-server postgresql nginx-light haproxy wrk
 	@$(PY) -m benchmarks
 
 nodes: image ## boot the nodes n1, n2, n3 and client (lab/engine exec -it n1 bash)

@@ -1,6 +1,6 @@
 """Every benchmark, as tables and as build/reports/*.json; exit code 1 when a promise is not kept.
 
-python -m benchmarks [replication] [daemon] [modules] [failover]     only these; the nodes come last, so that
+python -m benchmarks [replication] [farm] [daemon] [modules] [failover]     only these; the nodes come last, so that
 nothing runs beside the table"""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from benchmarks import daemon, failover, modules, replication
+from benchmarks import daemon, failover, farm, modules, replication
 from tests.nodes import CommandFailed, Lab, NotInTime
 from tests.nodes.engine import ROOT
 
@@ -41,6 +41,11 @@ def replicating() -> int:
     return replication.main([])
 
 
+def sharing() -> int:
+    """What a farm costs."""
+    return farm.main([])
+
+
 def failing_over() -> int:
     """How long clients wait: the whole of it where it is asked for by its name, else a few rounds."""
     return failover.main(
@@ -50,7 +55,13 @@ def failing_over() -> int:
 
 def main() -> int:
     """What was named, or everything, each after the other."""
-    all_of_them = {"replication": replicating, "daemon": resting, "modules": modules.main, "failover": failing_over}
+    all_of_them = {
+        "replication": replicating,
+        "farm": sharing,
+        "daemon": resting,
+        "modules": modules.main,
+        "failover": failing_over,
+    }
     wanted = sys.argv[1:] or list(all_of_them)
     unknown = [name for name in wanted if name not in all_of_them]
     if unknown:
