@@ -80,11 +80,26 @@ def test_f4_the_address_is_everywhere_and_maps_to_one_node(bare_shared: Shared) 
     assert "DUP!" not in pinged
     known = json.loads(client.out(["ip", "-json", "neigh", "show", "to", shared.address]))
     assert known[0]["lladdr"] in {node.mac for node in shared.nodes}
-    invisible = shared.become(replaced=("vmac_directed", "vmac_invisible"), feature="F4a holds; F4b: vmac_invisible")
+    invisible = shared.become(replaced=("vmac_directed", "vmac_invisible"))
     client.run(f"ip neigh flush to {shared.address}; ping -c 1 -W 5 {shared.address}")
     known = json.loads(client.out(["ip", "-json", "neigh", "show", "to", shared.address]))
     expected = "5a:fe:" + ":".join(f"{int(part):02x}" for part in invisible.address.split("."))
     assert known[0]["lladdr"] == expected
+    answers = shared.answers(90)
+    assert set(answers) == {"n1", "n2", "n3"}, answers
+    n1, n2, n3 = shared.nodes
+    shared.stop(n3)
+    shared.wait_shares(50, 50, 0)
+    assert set(shared.answers(60)) == {"n1", "n2"}
+    hears = f"bridge fdb show | grep -q {expected}"
+    assert not n3.succeeds(hears) and n1.succeeds(hears)
+    n2.run(["systemctl", "restart", "safekitd"])
+    wait_state(n2, NAME, "UP")
+    shared.wait_shares(50, 50, 0)
+    assert set(shared.answers(60)) == {"n1", "n2"}
+    shared.start(n3)
+    shared.wait_shares(33.3, 33.3, 33.3)
+    assert set(shared.answers(90)) == {"n1", "n2", "n3"}
 
 
 @case("F5", ours="4,096 buckets; the page of the console is asked for as the answer of an application on its port")
@@ -119,11 +134,21 @@ def test_f6_each_side_of_a_cut_takes_all_and_gives_it_back(shared: Shared) -> No
     shared.start(n3)
 
 
-@case("F7")
+@case("F7", ours="every node hears each ping, which its counters tell; one answers")
 def test_f7_every_node_hears_what_goes_to_an_invisible_address(bare_shared: Shared) -> None:
-    shared = bare_shared.become(replaced=("vmac_directed", "vmac_invisible"), feature="vmac_invisible")
-    pinged = shared.lab.client.out(["ping", "-c", "2", "-W", "5", shared.address])
-    assert "DUP!" in pinged
+    shared = bare_shared.become(replaced=("vmac_directed", "vmac_invisible"))
+    pinged = shared.lab.client.out(["ping", "-c", "20", "-i", "0.2", "-W", "5", shared.address])
+    assert "20 received" in pinged and "DUP!" not in pinged, pinged
+    heard = {node.name: _packets(node, "local") + _packets(node, "left") for node in shared.nodes}
+    assert min(heard.values()) >= 20, heard
+    answered = {node.name: _packets(node, "local") for node in shared.nodes}
+    assert max(answered.values()) >= 20 and sorted(answered.values())[1] < 20, answered
+
+
+def _packets(node: Node, counter: str) -> int:
+    """How many the filter of the module counted since it was loaded."""
+    listed = json.loads(node.out(f"nft -j list counter netdev safekit_{NAME} {counter}"))
+    return int(next(one["counter"]["packets"] for one in listed["nftables"] if "counter" in one))
 
 
 @case("F8")

@@ -67,6 +67,14 @@ class Farm:
         view = self.view(*names)
         for name in names:
             self.node(name).run(self.vips[name].up, view)
+        if self.invisible:
+            for name in names:
+                self.node(name).run(self.vips[name].up, view, names)
+
+    @property
+    def invisible(self) -> bool:
+        """Whether every node hears every frame: then they also learn who let go of what."""
+        return any(one.vmac for one in self.service.addresses)
 
     def follow_without(self, leaving: str) -> None:
         """A planned stop: the others take over, then the node goes."""

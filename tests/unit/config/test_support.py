@@ -73,6 +73,8 @@ SUPPORTED = {
     "a targeted restart": mirror(
         '<user/><errd><proc name="a" class="x" service="yes" action="restart" restart_services="a"/></errd>'
     ),
+    "an invisible MAC": farm(farm_vip(type_='type="vmac_invisible"')),
+    "an invisible MAC of one's own": farm(farm_vip(type_='type="vmac_invisible" addr="5a:fe:00:00:00:01"')),
     "witnesses": mirror('<check><splitbrain ident="witness" exec="ping" arg="192.0.2.1 router"/></check>'),
     "rules": mirror(
         '<failover extends="no" period="1s" handle_time="2s">a: if (custom.c == down) then stop();</failover>'
@@ -104,10 +106,6 @@ REFUSED = {
             + "</virtual_interface></interface></interface_list></vip>"
         ),
         "<virtual_interface> in a module of mode mirror",
-    ),
-    "an invisible MAC": (
-        farm(farm_vip(type_='type="vmac_invisible"')),
-        '<virtual_interface type="vmac_invisible"> (supported: vmac_directed)',
     ),
     "scripts that open the traffic": (
         farm(farm_vip().replace("<vip>", '<vip scriptcontrol="on">')),

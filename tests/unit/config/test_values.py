@@ -105,10 +105,12 @@ def test_what_is_no_network_mask_is_refused(text: str) -> None:
         values.netmask(text)
 
 
-def test_a_virtual_mac_address_is_unicast() -> None:
+def test_a_virtual_mac_address_is_one_that_somebody_can_have() -> None:
     assert values.mac("5A:FE:C0:A8:38:14") == "5a:fe:c0:a8:38:14"
-    with pytest.raises(BadValue, match="multicast"):
-        values.mac("01:00:5e:00:00:01")
+    assert values.mac("5B:FE:C0:A8:38:14") == "5b:fe:c0:a8:38:14"
+    for text in ("FF:FF:FF:FF:FF:FF", "00:00:00:00:00:00"):
+        with pytest.raises(BadValue, match="nobody's MAC address"):
+            values.mac(text)
 
 
 @pytest.mark.parametrize(

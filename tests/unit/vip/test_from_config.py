@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import IPv4Address, ip_address
 
@@ -70,7 +71,6 @@ def test_a_group_without_hosts_is_everybody_with_equal_power() -> None:
 @pytest.mark.parametrize(
     ("vip", "what"),
     [
-        (Vip(True, False, (interface(address("192.0.2.9"), technique="vmac_invisible"),), ()), "vmac_invisible"),
         (Vip(True, False, (interface(address("192.0.2.9", "one_side")),), ()), 'where="one_side"'),
     ],
 )
@@ -78,6 +78,15 @@ def test_what_is_not_built_yet_is_refused_by_name(vip: Vip, what: str) -> None:
     with pytest.raises(VipError, match=f"not supported yet: .*{what}") as refused:
         farm_service(vip)
     assert refused.value.code == "vip.unsupported"
+
+
+def test_the_addresses_of_an_invisible_interface_share_one_ethernet_address() -> None:
+    unseen = interface(address("fd00::1:2:9"), address("192.0.2.9"), technique="vmac_invisible")
+    own = replace(unseen, mac="5a:fe:00:00:00:01", addresses=(address("192.0.2.10"),))
+    directed = interface(address("192.0.2.11"))
+    service = farm_service(Vip(True, False, (unseen, own, directed), ()))
+    derived = "5a:fe:00:02:00:09"
+    assert [one.vmac for one in service.addresses] == [derived, derived, "5a:fe:00:00:00:01", ""]
 
 
 def test_a_name_without_an_address_is_named() -> None:

@@ -63,6 +63,23 @@ SHARED = replace(rules("n2", groups=(LOGS, ASKED)), answers=frozenset({FOUR.addr
 SHARED_JOINED = replace(
     rules("n2", "n3", groups=(LOGS, ASKED)), former=({}, {0: "n2"}), answers=frozenset({SIX.address})
 )
+VMAC = "5a:fe:0a:00:00:64"
+UNSEEN = replace(
+    rules("n2", "n3", groups=(WEB, LOGS), placements=(replace(FOUR, vmac=VMAC), replace(SIX, vmac=VMAC))),
+    answers=frozenset({SIX.address}),
+)
+UNSEEN_JOINED = replace(UNSEEN, former=({0: "n2", 3: "n3"}, {}), answers=frozenset({FOUR.address}))
+UNSEEN_ALONE = replace(rules(groups=(WEB, LOGS), placements=UNSEEN.placements), answers=frozenset({FOUR.address}))
+ON_BOND = replace(FOUR, interface="bond0", vmac=VMAC)
+BESIDE_IT = Placement(ip_address("10.0.0.101"), "bond0", 2, FOUR.mac, FOUR.source)
+ON_VLAN = replace(OTHER_WIRE, interface="bond0.100")
+SIX_ON_VLAN = replace(SIX, interface="eth0.7", index=4, vmac="5a:fe:00:00:01:00")
+BOND = replace(
+    rules("n2"),
+    placements=(ON_BOND, BESIDE_IT, ON_VLAN, SIX_ON_VLAN),
+    members={"n2": {"bond0": MAC["n2"], "bond0.100": "02:00:00:00:01:02", "eth0.7": "02:00:00:00:02:02"}},
+    answers=frozenset({ON_BOND.address, SIX.address}),
+)
 FLOWS = (
     Flow(ip_address("192.0.2.7"), 40000, FOUR.address, 80),
     Flow(ip_address("fd00::7"), 40001, SIX.address, 80),
@@ -75,6 +92,8 @@ CASES = {
     "two_interfaces": replacement(WIRES),
     "a_node_joins": removal("web") + "".join(difference(ALONE, JOINED, FLOWS) or ""),
     "answers_shared": replacement(SHARED),
+    "unseen": replacement(UNSEEN_JOINED, FLOWS),
+    "vlan_and_bond": replacement(BOND),
     "removal": removal("web"),
 }
 
@@ -91,8 +110,10 @@ def test_the_text_is_the_golden_one(name: str) -> None:
 def test_nft_understands_the_text(name: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("nft needs root")
-    # A network of its own with the two interfaces that the rules hook.
-    script = "ip link add eth0 type veth peer name peer0 && ip link add eth1 type veth peer name peer1 && nft -c -f -"
+    # A network of its own with the interfaces that the rules hook.
+    wires = ("eth0", "eth1", "bond0", "bond0.100", "eth0.7")
+    made = [f"ip link add {wire} type veth peer name peer{number}" for number, wire in enumerate(wires)]
+    script = " && ".join([*made, "nft -c -f -"])
     answer = subprocess.run(
         ["unshare", "-n", "sh", "-c", script],
         input=CASES[name],
@@ -106,6 +127,7 @@ def test_nft_understands_the_text(name: str) -> None:
 
 STEPS = [(ALONE, THREE), (THREE, JOINED), (JOINED, ALONE), (ALONE, JOINED), (JOINED, THREE), (THREE, ALONE)]
 STEPS += [(SHARED, SHARED_JOINED), (SHARED_JOINED, SHARED)]
+STEPS += [(UNSEEN_ALONE, UNSEEN_JOINED), (UNSEEN_JOINED, UNSEEN), (UNSEEN, UNSEEN_ALONE)]
 
 
 @pytest.mark.parametrize(("old", "new"), STEPS)
@@ -136,7 +158,18 @@ def test_equal_rules_need_no_transaction_and_another_configuration_a_whole_one()
 
 
 def test_every_fact_is_in_the_digest() -> None:
-    different = [ALONE, THREE, JOINED, GROUPS, WIRES, replace(THREE, seed=1), replace(THREE, answers=frozenset())]
+    different = [
+        ALONE,
+        THREE,
+        JOINED,
+        GROUPS,
+        WIRES,
+        UNSEEN,
+        UNSEEN_JOINED,
+        BOND,
+        replace(THREE, seed=1),
+        replace(THREE, answers=frozenset()),
+    ]
     assert len({one.digest for one in different}) == len(different)
 
 

@@ -139,9 +139,9 @@ def netmask(text: str) -> IPv4Address:
 
 
 def mac(text: str) -> str:
-    """A unicast MAC address in lower case."""
-    if int(text[:2], 16) & 1:
-        raise BadValue("a multicast MAC address")
+    """A MAC address in lower case; a multicast one is for interfaces that take no second unicast one."""
+    if text.lower() in ("ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"):
+        raise BadValue("nobody's MAC address")
     return text.lower()
 
 

@@ -3,6 +3,9 @@
 The group is a level, not an event of the automaton: whenever the view or a member's word changes, the filter is
 brought to the new view, one change after the other. A member counts once it says `up` and as long as it is in the
 view.
+
+Where every node hears every frame (`vmac_invisible`), each says which members its filter follows: who gains a part of the
+clients takes it when the others have let it go, and who leaves lets go before it says so.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ from safekit.vip.service import Member, Picture, VipError
 
 VIEW_S = 15.0
 """How long a node that starts waits for the group's view."""
+WORDS_S = 2.0
+"""How long a node that enters waits for the word of each member of the view."""
 REPAIR_S = 20.0
 
 
@@ -57,6 +62,8 @@ class FarmModule(Module[FarmState]):
         self._channel_open = False
         self._applying = asyncio.Lock()
         self._applied: dict[str, Member] = {}
+        self._let_go: frozenset[str] = frozenset()
+        self._open = True
         super().__init__(surroundings)
         self._macs: dict[str, str] = {}
 
@@ -150,10 +157,12 @@ class FarmModule(Module[FarmState]):
             return
         try:
             self._macs = await asyncio.to_thread(self._vip.macs)
-            self.in_service = True
+            await self.wait_until(self._all_spoke, WORDS_S)
+            self.in_service, self._open = True, True
             async with self._applying:
                 self._applied = self._members()
-                await asyncio.to_thread(self._vip.up, self._applied)
+                self._let_go = self._following(self._applied)
+                await asyncio.to_thread(self._vip.up, self._applied, self._let_go)
         except VipError as error:
             self.in_service = False
             raise StepError(error.message) from error
@@ -168,7 +177,7 @@ class FarmModule(Module[FarmState]):
         while True:
             await asyncio.sleep(REPAIR_S)
             async with self._applying:
-                if self.in_service and await asyncio.to_thread(self._vip.update, self._applied):
+                if self.in_service and await asyncio.to_thread(self._vip.update, self._applied, self._let_go):
                     self.log.write("vip", "C", "addresses or filter were changed by somebody else and are repaired")
 
     async def _leave(self) -> None:
@@ -178,6 +187,9 @@ class FarmModule(Module[FarmState]):
         assert vip is not None
         self.end("announce")
         self.end("repair")
+        if self._vip.invisible:
+            self._open = False
+            await self._apply()
         self.in_service = False
         self._publish()
         try:
@@ -199,21 +211,33 @@ class FarmModule(Module[FarmState]):
             if name in present and word.get("up")
         }
         if self.in_service:
-            members[self.around.node] = Member(macs=self._macs)
+            members[self.around.node] = Member(macs=self._macs, open=self._open)
         return members
+
+    def _all_spoke(self) -> bool:
+        return self.view is not None and {*self.view.members} <= {*self._payloads, self.around.node}
+
+    def _following(self, members: Mapping[str, Member]) -> frozenset[str]:
+        """The others whose filter follows these members already; told only where every node hears every frame."""
+        if self._vip is None or not self._vip.invisible:
+            return frozenset()
+        wanted = _said_of(members)
+        return frozenset(name for name in members if self._payloads.get(name, {}).get("follows") == wanted)
 
     async def _apply(self) -> None:
         """Bring the filter to the present view."""
         async with self._applying:
             members = self._members()
-            if not self.in_service or self._vip is None or members == self._applied:
+            let_go = self._following(members)
+            if not self.in_service or self._vip is None or (members, let_go) == (self._applied, self._let_go):
                 return
             try:
-                await asyncio.to_thread(self._vip.update, members)
+                await asyncio.to_thread(self._vip.update, members, let_go)
             except VipError as error:
                 self.log.write("vip", "C", f"the filter could not follow the group: {error.message}")
                 return
-            self._applied = members
+            self._applied, self._let_go = members, let_go
+        self._publish()
         self.spawn(self._vip.keep_announcing(), "announce")
         self._say_share()
 
@@ -235,6 +259,7 @@ class FarmModule(Module[FarmState]):
                 self.spawn(self._apply())
             case MemberPayload(node=node, payload=payload):
                 self._payloads[node] = payload
+                self.spawn(self._tell_moved())
                 self.spawn(self._apply())
             case LinkTrouble(ident=ident, reason=reason):
                 self.log.write("vipd", "C" if reason else "E", f"lan {ident}: {reason or 'works again'}")
@@ -257,6 +282,8 @@ class FarmModule(Module[FarmState]):
             "macs": self._macs,
             "s": self.state.role.value,
         }
+        if self._vip is not None and self._vip.invisible:
+            payload["follows"] = _said_of(self._applied)
         if payload != self._published:
             self._published = payload
             self.spawn(self._send(payload))
@@ -323,3 +350,8 @@ class FarmModule(Module[FarmState]):
         if others:
             return f"ready: {', '.join(others)} would take the clients of this node"
         return "not possible: no other node is UP"
+
+
+def _said_of(members: Mapping[str, Member]) -> str:
+    """The members as one word, a minus before those that take no share."""
+    return " ".join(name if member.open else f"-{name}" for name, member in sorted(members.items()))

@@ -66,7 +66,7 @@ def place(
             raise _outside(one, candidates)
         entry, link = min(fitting, key=lambda pair: (-pair[0].prefix_length, pair[1].index))
         network = str(ip_interface((entry.address, entry.prefix_length)).network.network_address)
-        chosen.append(Placement(one.address, link.name, link.index, link.mac, entry.address, network))
+        chosen.append(Placement(one.address, link.name, link.index, link.mac, entry.address, network, one.vmac))
     return tuple(chosen)
 
 

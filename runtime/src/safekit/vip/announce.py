@@ -28,22 +28,25 @@ _OVERRIDE = 0x20000000
 
 
 def frames(placement: Placement) -> tuple[bytes, ...]:
-    """The frames that announce one address: two forms of ARP (some hosts heed only one), or one advertisement."""
-    mac = bytes.fromhex(placement.mac.replace(":", ""))
+    """The frames that announce one address: two forms of ARP (some hosts heed only one), or one advertisement.
+
+    A virtual Ethernet address is told in them, and never sends them.
+    """
+    mac, claimed = (bytes.fromhex(one.replace(":", "")) for one in (placement.mac, placement.claimed))
     address = placement.address
     if isinstance(address, IPv4Address):
-        return _gratuitous_arp(mac, address, _REQUEST), _gratuitous_arp(mac, address, _REPLY)
-    return (_unsolicited_advertisement(mac, address),)
+        return tuple(_gratuitous_arp(mac, claimed, address, operation) for operation in (_REQUEST, _REPLY))
+    return (_unsolicited_advertisement(mac, claimed, address),)
 
 
-def _gratuitous_arp(mac: bytes, address: IPv4Address, operation: int) -> bytes:
+def _gratuitous_arp(mac: bytes, claimed: bytes, address: IPv4Address, operation: int) -> bytes:
     target = _BROADCAST if operation == _REPLY else bytes(6)
     head = struct.pack(">HHBBH", 1, 0x0800, 6, 4, operation)
-    return _BROADCAST + mac + struct.pack(">H", _ARP) + head + mac + address.packed + target + address.packed
+    return _BROADCAST + mac + struct.pack(">H", _ARP) + head + claimed + address.packed + target + address.packed
 
 
-def _unsolicited_advertisement(mac: bytes, address: IPv6Address) -> bytes:
-    option = b"\x02\x01" + mac  # target link-layer address, one unit of 8 bytes
+def _unsolicited_advertisement(mac: bytes, claimed: bytes, address: IPv6Address) -> bytes:
+    option = b"\x02\x01" + claimed  # target link-layer address, one unit of 8 bytes
     body = struct.pack(">BBHI", _NEIGHBOUR_ADVERTISEMENT, 0, 0, _OVERRIDE) + address.packed + option
     pseudo = address.packed + _ALL_NODES.packed + struct.pack(">IHBB", len(body), 0, 0, socket.IPPROTO_ICMPV6)
     body = body[:2] + struct.pack(">H", _checksum(pseudo + body)) + body[4:]

@@ -1,21 +1,26 @@
 """The virtual addresses of a farm: on every UP node, with the filter that gives each client one of them (spec §5.3,
-§5.4 `vmac_directed`).
+§5.4).
 
 Order is safety: the filter is in force before an address is set and until it is gone, so that at no moment two nodes
 take one packet. What a node does follows from the configuration, the cluster's identity and the view only; nodes with
 the same view agree.
+
+With `vmac_directed` one node receives a frame and decides about it, so nodes may disagree for a moment. With
+`vmac_invisible` all receive it: a bucket that a node gains from a living member stays that one's until it is known to have
+let it go.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from safekit.vip import buckets, netlink, sockets
 from safekit.vip.addresses import Addresses
 from safekit.vip.announce import Announcements
 from safekit.vip.filter import FarmFilter
+from safekit.vip.invisible import Heard
 from safekit.vip.ruleset import FarmRules
 from safekit.vip.service import (
     AddressUse,
@@ -90,6 +95,7 @@ class FarmVip:
         self._seed = buckets.hash_seed(self._identity)
         self._addresses = Addresses(run)
         self._filter = FarmFilter(module)
+        self._heard = Heard(run)
         self._services: ServiceMap = services(service.groups, [one.address for one in service.addresses])
         self._record = FarmRecord(run)
         self._rules: FarmRules | None = None
@@ -103,13 +109,20 @@ class FarmVip:
         """This node's part of the membership payload: virtual address -> Ethernet address."""
         return {str(placement.address): placement.mac for placement in self.plan()}
 
-    def up(self, view: View) -> None:
-        """Filter in force, addresses set, announced. `view`: every UP node with this one."""
-        self._follow(view)
+    @property
+    def invisible(self) -> bool:
+        """Whether every node hears what goes to an address of this module (`vmac_invisible`)."""
+        return any(one.vmac for one in self._service.addresses)
 
-    def update(self, view: View) -> bool:
+    def up(self, view: View, let_go: Container[str] = ()) -> None:
+        """Filter in force, addresses set, announced. `view`: every UP node with this one. `let_go`: the members that
+        follow this view already, which matters to `vmac_invisible` only.
+        """
+        self._follow(view, let_go)
+
+    def update(self, view: View, let_go: Container[str] = ()) -> bool:
         """Follow a new view; also puts back what a stranger removed. True if the kernel was changed."""
-        return self._follow(view)
+        return self._follow(view, let_go)
 
     def down(self, tcpreset: bool) -> Released:
         """Reset the connections if asked, remove the addresses, then the filter; also after a crash or with another
@@ -121,6 +134,7 @@ class FarmVip:
         held = [address for address in mine if self._addresses.has(address)]
         count, note = sockets.reset_connections(held) if tcpreset else (0, "")
         removed = self._addresses.remove(mine)
+        self._heard.end()
         self._filter.remove()
         self._record.forget()
         return Released(tuple(map(str, removed)), count, note)
@@ -175,7 +189,7 @@ class FarmVip:
         """
         await self._announcements.repeat()
 
-    def _follow(self, view: View) -> bool:
+    def _follow(self, view: View, let_go: Container[str]) -> bool:
         if self.node not in view:
             raise VipError(
                 "vip.member", f"the view {sorted(view)} does not hold this node, {self.node}", node=self.node
@@ -185,15 +199,19 @@ class FarmVip:
         if silent:
             self._adopt(placements)
         owners = self._owners_in(view)
+        if self.invisible:
+            owners = self._once_let_go(view, owners, let_go)
         rules = self._rules_for(view, placements, owners, self._former(view, owners))
         first = self._rules is None
         lost = not rules.members if self._rules is None else not set(self._rules.members) <= set(rules.members)
         self._record.write(view, rules.former)
         try:
             changed = self._filter.apply(rules, self._kept(rules))
+            changed = self._heard.hear(placements) or changed
             changed = bool(self._addresses.add(placements)) or changed
         except VipError:
             if first:
+                self._heard.end()
                 self._filter.remove()
                 self._record.forget()
             raise
@@ -262,6 +280,20 @@ class FarmVip:
             wires.setdefault(placement.interface, mac)
         return wires
 
+    def _owners_before(self, view: View) -> Owners:
+        """Who owned what before this view."""
+        if self._rules is not None:
+            return self._rules.owners
+        return self._owners_in({name: member for name, member in view.items() if name != self.node})
+
+    def _once_let_go(self, view: View, owners: Owners, let_go: Container[str]) -> Owners:
+        """The owners, but what this node gains from a living member that has not let it go is still that one's."""
+        held = {name for name in view if name != self.node and name not in let_go}
+        return tuple(
+            tuple(was if one == self.node and was in held else one for one, was in zip(now, before, strict=True))
+            for now, before in zip(owners, self._owners_before(view), strict=True)
+        )
+
     def _former(self, view: View, owners: Owners) -> tuple[Mapping[int, str], ...]:
         """Per group: buckets of this node that a living member owned before this view (spec §5.3 leaves it open; we
         break nothing).
@@ -269,11 +301,8 @@ class FarmVip:
         A node that joins was in no view before: the former owners are those of the view without it. A bucket that stays
         keeps its former owner for as long as that one lives, for the sake of its old connections.
         """
-        if self._rules is not None:
-            before, kept = self._rules.owners, self._rules.former
-        else:
-            before = self._owners_in({name: member for name, member in view.items() if name != self.node})
-            kept = tuple({} for _ in owners)
+        before = self._owners_before(view)
+        kept = self._rules.former if self._rules is not None else tuple({} for _ in owners)
         result: list[Mapping[int, str]] = []
         for now, was, earlier in zip(owners, before, kept, strict=True):
             table: dict[int, str] = {}

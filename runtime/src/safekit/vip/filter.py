@@ -91,9 +91,10 @@ class FarmFilter:
         return marks[0].removeprefix(_MARK) if whole else None
 
     def counters(self) -> dict[str, int]:
-        """Packets by what became of them: `local`, `taken`, `second_chance`, `refused`, `forwarded_NODE`.
+        """Packets by what became of them: `local`, `taken`, `second_chance`, `refused`, `forwarded_NODE`, `left`.
 
-        `taken`: forwarded here by a member. Empty if the filter is not in force.
+        `taken`: forwarded here by a member. `left`: another's, who heard it too (`vmac_invisible`).
+        Empty if the filter is not in force.
         """
         return netlink.counters(ruleset.table_name(self._module))
 

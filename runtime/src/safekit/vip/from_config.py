@@ -1,6 +1,6 @@
 """From `<vip>` as the configuration has it (spec §3.5) to what this room works with; alone knows `safekit.config`.
 
-What the runtime does not do yet (vmac_invisible, `one_side`) is refused where a configuration is applied;
+What the runtime does not do yet (`one_side`) is refused where a configuration is applied;
 it is refused here again, so that nothing of it is ever ignored in silence. Names are resolved here, on this node, now.
 """
 
@@ -10,6 +10,7 @@ import socket
 from ipaddress import IPv4Network, ip_address
 
 from safekit.config import Address, Rule, Vip, VipInterface
+from safekit.vip.invisible import derived_mac
 from safekit.vip.service import (
     ArpReroute,
     BalancingGroup,
@@ -30,9 +31,6 @@ def mirror_addresses(vip: Vip) -> tuple[VirtualAddress, ...]:
 
 def farm_service(vip: Vip) -> FarmService:
     """The addresses, groups and rules of a farm."""
-    for interface in vip.interfaces:
-        if interface.type == "vmac_invisible":
-            raise _unsupported('<virtual_interface type="vmac_invisible">')
     groups = tuple(
         BalancingGroup(
             group.name,
@@ -62,12 +60,16 @@ def _addresses(interface: VipInterface) -> list[VirtualAddress]:
     reroute = None
     if interface.arpreroute:
         reroute = ArpReroute(interface.arpinterval.total_seconds(), interface.arpelapse.total_seconds())
-    found = []
+    found: list[VirtualAddress] = []
+    vmac = interface.mac or ""
     for one in interface.addresses:
         if one.where == "one_side":
             raise _unsupported('<virtual_addr where="one_side">')
         prefix = None if one.netmask is None else IPv4Network((0, str(one.netmask))).prefixlen
-        found.append(VirtualAddress(resolved(one.addr), interface.name, prefix, reroute))
+        address = resolved(one.addr)
+        if interface.type == "vmac_invisible" and not vmac:
+            vmac = derived_mac(address)
+        found.append(VirtualAddress(address, interface.name, prefix, reroute, vmac))
     return found
 
 

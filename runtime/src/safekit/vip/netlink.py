@@ -6,6 +6,7 @@ this room. Structures: rtnetlink(7), sock_diag(7). Every call opens its socket, 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -24,6 +25,7 @@ OUR_PROTOCOL = 0x5A
 _NETLINK_ROUTE, _NETLINK_SOCK_DIAG, _NETLINK_NETFILTER = 0, 4, 12
 _REQUEST, _ACK, _ROOT_DUMP, _CREATE, _EXCLUSIVE = 0x1, 0x4, 0x300, 0x400, 0x200
 _ERROR, _DONE = 2, 3
+_NEWNEIGH, _DELNEIGH = 28, 29
 _NEWLINK, _GETLINK, _NEWADDR, _DELADDR, _GETADDR = 16, 18, 20, 21, 22
 _SOCK_DIAG_BY_FAMILY, _SOCK_DESTROY = 20, 21
 _NFT_NEWOBJ, _NFT_GETOBJ = 10 << 8 | 18, 10 << 8 | 19
@@ -33,6 +35,7 @@ _IFLA_ADDRESS, _IFLA_IFNAME = 1, 3
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS, _IFA_PROTO = 1, 2, 6, 8, 11
 _IFA_F_NODAD, _IFA_F_DEPRECATED, _IFA_F_NOPREFIXROUTE, _IFA_F_MANAGETEMPADDR = 0x02, 0x20, 0x200, 0x100
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
+_AF_BRIDGE, _NUD_PERMANENT, _NTF_SELF, _NDA_LLADDR = 7, 0x80, 0x02, 2
 _ARPHRD_ETHER = 1
 _FOREVER = 0xFFFFFFFF
 _TCP_ESTABLISHED, _TCP_LISTEN = 1, 10
@@ -113,6 +116,28 @@ def delete_address(address: IPAddress, index: int) -> None:
     _exchange(_NETLINK_ROUTE, _DELADDR, _ACK, _address_body(address, index))
 
 
+def hear(mac: str, index: int) -> bool:
+    """Have an interface receive frames to one more Ethernet address; False if it does already. OSError if it cannot."""
+    try:
+        _exchange(_NETLINK_ROUTE, _NEWNEIGH, _ACK | _CREATE | _EXCLUSIVE, _station(mac, index))
+    except FileExistsError:
+        return False
+    return True
+
+
+def hear_no_longer(mac: str, index: int) -> bool:
+    """The opposite; False if it did not."""
+    try:
+        _exchange(_NETLINK_ROUTE, _DELNEIGH, _ACK, _station(mac, index))
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except OSError as error:
+        if error.errno in (errno.ENODEV, errno.EADDRNOTAVAIL, errno.EOPNOTSUPP):
+            return False
+        raise
+    return True
+
+
 def connections(address: IPAddress, established: bool = False) -> list[Connection]:
     """TCP connections whose local address is `address`, also those that a dual-stack socket of the application
     accepted. `established`: only those in this state; otherwise in every state but listening.
@@ -164,6 +189,11 @@ def counters(table: str) -> dict[str, int]:
 
 def _unmapped(packed: bytes) -> IPv4Address | IPv6Address:
     return IPv4Address(packed[12:]) if len(packed) == 16 and packed.startswith(_MAPPED) else ip_address(packed)
+
+
+def _station(mac: str, index: int) -> bytes:
+    head = struct.pack("=BxHiHBB", _AF_BRIDGE, 0, index, _NUD_PERMANENT, _NTF_SELF, 0)
+    return head + _attribute(_NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
 
 
 def _address_body(address: IPAddress, index: int) -> bytes:

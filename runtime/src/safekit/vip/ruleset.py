@@ -25,6 +25,9 @@ spec §5.4):
     ARP and ND for a VIP are answered by one elected node; under an `arp` rule by the owner of the asking client, so that
     its frames come there at once. The others drop the question.
 
+    A VIP with a virtual Ethernet address (`vmac_invisible`, `invisible.py`) comes to every node at once: what is another's
+    is left to that one, and refused by the elected node alone. Only a second chance is still handed on.
+
 `arp`     a node that answers clients from a VIP would ask for their MAC in the VIP's name, and so draw the VIP to
 itself: it asks in its
           own. And an interface beside the VIP's (on the same wire) does not answer for it.
@@ -37,10 +40,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
+from safekit.vip import invisible
 from safekit.vip.service import BalancingGroup, Flow, IPAddress, Placement, Protocol
 from safekit.vip.services import ServiceMap, answering, services
 
@@ -165,7 +169,8 @@ def difference(old: FarmRules, new: FarmRules, flows: Iterable[Flow] = ()) -> st
     lines.append(_following(new))
     lines.append(_elements(new, changed, flows))
     for name in sorted(set(old.members) - set(new.members)):
-        lines += [f"delete chain {table} chance_{_tag(name)}\n", f"delete chain {table} node_{_tag(name)}\n"]
+        ways = ("chance", "node", "hand") if invisible.virtual_macs(old.placements) else ("chance", "node")
+        lines += [f"delete chain {table} {way}_{_tag(name)}\n" for way in ways]
         lines.append(f"delete counter {table} forwarded_{_tag(name)}\n")
     return "".join(lines) + _mark(old, "delete") + _mark(new, "add")
 
@@ -248,7 +253,12 @@ def _following(rules: FarmRules) -> str:
             for wire in rules.interfaces
             if wire in wires
         ]
-        chain(f"node_{tag}", f"counter name forwarded_{tag}", *ways, "drop")
+        handed = (f"counter name forwarded_{tag}", *ways, "drop")
+        if invisible.virtual_macs(rules.placements):
+            chain(f"hand_{tag}", *handed)
+            chain(f"node_{tag}", *_to_unseen(rules, "goto left"), f"goto hand_{tag}")
+        else:
+            chain(f"node_{tag}", *handed)
         second: list[str] = [f"meta l4proto != tcp goto {me}"]
         for family in _FAMILIES:
             ip = _IP[family]
@@ -260,7 +270,8 @@ def _following(rules: FarmRules) -> str:
             second.append(f"{flow} @fresh{family} tcp flags & psh != 0 update @fresh{family} {{ {flow} }} goto {me}")
             second.append(f"{flow} @fresh{family} goto {me}")
         only_yours = ["meta protocol ip ip ttl set 1", "meta protocol ip6 ip6 hoplimit set 1"]
-        chain(f"chance_{tag}", *second, "counter name second_chance", *only_yours, f"goto node_{tag}")
+        last = f"goto {'hand' if invisible.virtual_macs(rules.placements) else 'node'}_{tag}"
+        chain(f"chance_{tag}", *second, "counter name second_chance", *only_yours, last)
     taken = "counter name taken accept"
     if any(rules.former):
         chain("arrived", f"meta protocol ip ip ttl 1 {taken}", f"meta protocol ip6 ip6 hoplimit 1 {taken}")
@@ -271,7 +282,18 @@ def _following(rules: FarmRules) -> str:
     answered6 = [f"{int(p.address):#034x}" for p in alone if p.address.version == 6]
     chain("elected4", *([f"arp daddr ip {{ {', '.join(answered4)} }} accept"] if answered4 else []), "drop")
     chain("elected6", *([f"@th,64,128 {{ {', '.join(answered6)} }} accept"] if answered6 else []), "drop")
+    if invisible.virtual_macs(rules.placements):
+        chain("refused_elsewhere", *_to_unseen(rules, "drop", but=rules.answers))
     return "".join(lines)
+
+
+def _to_unseen(rules: FarmRules, verdict: str, but: Container[IPAddress] = ()) -> list[str]:
+    """A rule per family for what goes to an address with a virtual Ethernet address."""
+    lines = []
+    for family in _FAMILIES:
+        if found := [str(p.address) for p in rules.of_family(family) if p.vmac and p.address not in but]:
+            lines.append(f"{_IP[family]} daddr {{ {', '.join(found)} }} {verdict}")
+    return lines
 
 
 def _standing(rules: FarmRules) -> str:
@@ -291,7 +313,12 @@ def _standing(rules: FarmRules) -> str:
         lines.append(f"  set mine_{group} {{ type mark; size {size}; }}")
     lines += [f"  chain {following} {{ }}" for following in ("elected4", "elected6", "arrived")]
     lines += _chain(f"node_{_tag(rules.node)}", "counter name local", "meta mark set 0 accept")
-    lines += _chain("refused", "counter name refused", "meta l4proto tcp reject with tcp reset", "drop")
+    refusing = ["counter name refused", "meta l4proto tcp reject with tcp reset", "drop"]
+    if invisible.virtual_macs(rules.placements):
+        lines += ["  counter left { }", "  chain refused_elsewhere { }"]
+        lines += _chain("left", "counter name left", "drop")
+        refusing.insert(0, "jump refused_elsewhere")
+    lines += _chain("refused", *refusing)
     for group in range(len(rules.groups)):
         lines += _chain(
             f"again_{group}", f"meta mark vmap @second_{group}", "counter name taken", "meta mark set 0 accept"
@@ -411,23 +438,31 @@ def _map(name: str, key: str, elements: Sequence[str]) -> str:
 
 
 def _base_chain(rules: FarmRules, number: int, wire: str) -> str:
-    four = [str(p.address) for p in rules.of_family(4) if p.interface == wire]
-    six = [p.address for p in rules.of_family(6) if p.interface == wire]
-    lines = [
-        f"  chain ingress_{number} {{",
-        f'    type filter hook ingress device "{wire}" priority {_INGRESS_PRIORITY}; policy accept;',
-    ]
+    here = [p for p in rules.placements if p.interface == wire]
+    found = _sorted_out(here)
+    lines = []
+    if unseen := [p for p in here if p.vmac]:
+        lines += _chain(f"unseen_{number}", invisible.made_own(unseen[0]), *_sorted_out(unseen), "drop")
+        found.insert(0, f"{invisible.to_any(unseen)} goto unseen_{number}")
+    hook = f'type filter hook ingress device "{wire}" priority {_INGRESS_PRIORITY}; policy accept;'
+    return "\n".join([*lines, *_chain(f"ingress_{number}", hook, *found)])
+
+
+def _sorted_out(placements: Sequence[Placement]) -> list[str]:
+    """What leads to the chains of the virtual addresses."""
+    four = [str(p.address) for p in placements if p.address.version == 4]
+    six = [p.address for p in placements if p.address.version == 6]
+    lines = []
     if four:
-        lines.append(f"    arp operation request arp daddr ip {{ {', '.join(four)} }} goto asked4")
-        lines.append(f"    ip daddr {{ {', '.join(four)} }} goto entry4")
+        lines.append(f"arp operation request arp daddr ip {{ {', '.join(four)} }} goto asked4")
+        lines.append(f"ip daddr {{ {', '.join(four)} }} goto entry4")
     if six:
         targets = ", ".join(f"{int(address):#034x}" for address in six)
-        lines.append(f"    icmpv6 type nd-neighbor-solicit @th,64,128 {{ {targets} }} goto asked6")
-        lines.append(
-            f"    icmpv6 type nd-neighbor-advert @th,64,128 {{ {targets} }} drop"
-        )  # the elected node's: not a duplicate
-        lines.append(f"    ip6 daddr {{ {', '.join(map(str, six))} }} goto entry6")
-    return "\n".join([*lines, "  }"])
+        lines.append(f"icmpv6 type nd-neighbor-solicit @th,64,128 {{ {targets} }} goto asked6")
+        # The elected node's: not a duplicate.
+        lines.append(f"icmpv6 type nd-neighbor-advert @th,64,128 {{ {targets} }} drop")
+        lines.append(f"ip6 daddr {{ {', '.join(map(str, six))} }} goto entry6")
+    return lines
 
 
 def _source_tables(rules: FarmRules) -> list[str]:
@@ -438,6 +473,7 @@ def _source_tables(rules: FarmRules) -> list[str]:
         for p in four:
             asks = f'oifname "{p.interface}" arp operation request arp saddr ip {p.address}'
             lines.append(f"    {asks} arp daddr ip != {p.address} arp saddr ip set {p.source}")
+        lines += [f"    {invisible.spoken4(p)}" for p in four if p.vmac]
         lines += ["  }", "  chain input {", "    type filter hook input priority 0; policy accept;"]
         lines += [f'    iifname != "{p.interface}" arp operation request arp daddr ip {p.address} drop' for p in four]
         lines += ["  }", "}"]
@@ -450,5 +486,6 @@ def _source_tables(rules: FarmRules) -> list[str]:
         for p in six:
             asks = f'oifname "{p.interface}" icmpv6 type nd-neighbor-solicit ip6 saddr {p.address}'
             lines.append(f"    {asks} ip6 saddr set {p.source}")
+        lines += [f"    {invisible.spoken6(p)}" for p in six if p.vmac]
         lines += ["  }", "}"]
     return lines

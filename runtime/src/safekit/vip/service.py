@@ -47,13 +47,15 @@ class VirtualAddress:
     """One `<virtual_addr>` with what its `<interface>` says of it (spec §3.5).
 
     `interface` forces the interface; otherwise it is the one whose network contains the address. `prefix_length` is the
-    declared netmask and restricts that choice to networks with this mask.
+    declared netmask and restricts that choice to networks with this mask. `vmac` is the virtual Ethernet address that it
+    answers with (`vmac_invisible`), empty where it answers with the node's own.
     """
 
     address: IPAddress
     interface: str | None = None
     prefix_length: int | None = None
     reroute: ArpReroute | None = None
+    vmac: str = ""
 
 
 class Protocol(StrEnum):
@@ -110,7 +112,8 @@ class FarmService:
 class Placement:
     """Where a virtual address goes on this node: `source` is the node's own address in the same network.
 
-    `network` is the address of that network, as the `intf` checker names its resource (spec §3.5).
+    `vmac`: the virtual Ethernet address, if it has one. `network` is the address of that network, as the `intf` checker
+    names its resource (spec §3.5).
     """
 
     address: IPAddress
@@ -119,6 +122,12 @@ class Placement:
     mac: str
     source: IPAddress
     network: str = field(default="", compare=False)
+    vmac: str = ""
+
+    @property
+    def claimed(self) -> str:
+        """The Ethernet address that the neighbours are told."""
+        return self.vmac or self.mac
 
 
 @dataclass(frozen=True)
