@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Self
 
 from tests.acceptance.cases import asks_for
@@ -34,23 +35,30 @@ class Shared(Farm):
     filter = "on_port"
     inside = ""
     replaced: tuple[str, str] = ("", "")
+    scripts: Mapping[str, str] = {}
     _in_force: tuple[object, ...] = ()
 
     def files(self) -> dict[str, str]:
         """What is installed."""
         config = farm_config(self.address, filter_=self.filter, port=PORT, inside=self.inside)
         config = config.replace('boot="auto"', 'boot="on"').replace(*self.replaced)
-        return farm_module(self.address, port=PORT) | {"conf/userconfig.xml": config}
+        return farm_module(self.address, port=PORT) | {"conf/userconfig.xml": config} | dict(self.scripts)
 
     def become(
-        self, filter_: str = "on_port", inside: str = "", replaced: tuple[str, str] = ("", ""), *, feature: str = ""
+        self,
+        filter_: str = "on_port",
+        inside: str = "",
+        replaced: tuple[str, str] = ("", ""),
+        *,
+        scripts: Mapping[str, str] | None = None,
+        feature: str = "",
     ) -> Self:
         """UP everywhere with this configuration; NotBuilt for `feature` when the product does not know it.
 
-        replaced: words of the configuration, and those in their place.
+        replaced: words of the configuration, and those in their place. scripts: files in place of the module's own.
         """
-        self.filter, self.inside, self.replaced = filter_, inside, replaced
-        wanted = (filter_, inside, replaced)
+        self.filter, self.inside, self.replaced, self.scripts = filter_, inside, replaced, scripts or {}
+        wanted = (filter_, inside, replaced, dict(self.scripts))
         self.lab.heal()
         for node in self.nodes:
             if not node.is_on():

@@ -9,6 +9,7 @@ from tests.acceptance.cases import NotBuilt, case, explains
 from tests.acceptance.shared import GROUP, PORT, Shared
 from tests.nodes import Node, wait_for
 from tests.system.farm import NAME
+from tests.system.modules import NOTES, script
 from tests.system.product import mark, messages, safekit, shown, wait_state
 
 
@@ -246,10 +247,48 @@ def test_f12_datagrams_of_one_client_are_spread(bare_shared: Shared) -> None:
             node.run(["systemctl", "stop", unit], check=False)
 
 
-@case("F13")
+_SLOW = f"{NOTES}/hold-open"
+_CONTROLLING = {
+    "bin/start_both": script(
+        "start_both",
+        "systemctl is-active --quiet who-$SAFEMODULE || systemd-run --quiet --collect --unit=who-$SAFEMODULE "
+        f'--property=Type=notify --property=NotifyAccess=all python3 "$SAFEUSERBIN/who" {PORT}\n'
+        f'while [ -e {_SLOW} ]; do sleep 0.1; done\n"$SAFE/safekit" farm open',
+    ),
+    "bin/stop_both": script(
+        "stop_both", '"$SAFE/safekit" farm close 2>/dev/null\nsystemctl stop who-$SAFEMODULE 2>/dev/null'
+    ),
+}
+
+
+@case("F13", ours="`safekit farm open` and `safekit farm close` in place of `saferpc_send vipd SETGROUPS`")
 def test_f13_scripts_open_and_close_the_share(bare_shared: Shared) -> None:
-    bare_shared.become(replaced=("<vip>", '<vip scriptcontrol="on">'), feature='scriptcontrol="on"')
-    raise NotBuilt('scriptcontrol="on" is accepted: this case has no application for it yet')
+    shared = bare_shared.become(replaced=("<vip>", '<vip scriptcontrol="on">'), scripts=_CONTROLLING)
+    n1, _, n3 = shared.nodes
+    shared.wait_shares(33.3, 33.3, 33.3)
+    shared.stop(n3)
+    shared.wait_shares(50, 50, 0)
+    n3.run(["touch", _SLOW])
+    try:
+        safekit(n3, f"start -m {NAME}")
+        wait_for("the application runs", lambda: n3.succeeds(f"systemctl is-active who-{NAME}"), timeout=60)
+        assert n3.succeeds(f"ip -o addr show | grep -q ' {shared.address}/'")
+        assert shown(n3, NAME) == "UP Transient" and shared.share(n3) == 0
+        assert set(shared.answers(60)) == {"n1", "n2"}
+    finally:
+        n3.run(["rm", "-f", _SLOW])
+    wait_state(n3, NAME, "UP")
+    shared.wait_shares(33.3, 33.3, 33.3)
+    assert set(shared.answers(90)) == {"n1", "n2", "n3"}
+    safekit(n1, f"farm close -m {NAME}")
+    shared.wait_shares(0, 50, 50)
+    n1.run(["systemctl", "restart", "safekitd"])
+    wait_state(n1, NAME, "UP")
+    shared.wait_shares(0, 50, 50)
+    assert set(shared.answers(60)) == {"n2", "n3"}
+    safekit(n1, f"farm open -m {NAME}")
+    shared.wait_shares(33.3, 33.3, 33.3)
+    assert set(shared.answers(90)) == {"n1", "n2", "n3"}
 
 
 @case("F14")

@@ -56,6 +56,7 @@ class SmallNode:
         self.witnessed: dict[str, tuple[str, ...]] = {}
         self.packages: dict[str, bytes] = {}
         self.infos: dict[str, ModuleInfo] = {}
+        self.open = True
         self.logs: dict[str, ModuleLog] = {}
         self.stores: dict[str, Resources] = {}
         self.loops = 0
@@ -290,7 +291,16 @@ class SmallNode:
         shares = (FarmShare("n1", 2, 66.67), FarmShare("n2", 1, 33.33))
         addresses = (FarmAddress("10.0.0.100", "n2", 12, 3), FarmAddress("fd00::100", None, 0, 0))
         packets = {"taken": 7, "local": 40, "forwarded_n2": 5}
-        return FarmInfo("n1", True, ("n1", "n2"), (FarmGroup("web", shares, (0, 1, 0, None)),), addresses, packets)
+        return FarmInfo(
+            "n1", True, self.open, ("n1", "n2"), (FarmGroup("web", shares, (0, 1, 0, None)),), addresses, packets
+        )
+
+    async def farm_open(self, am: str, opened: bool) -> bool:
+        self._info(am)
+        if am != "web":
+            raise FaceError("action.refused", f"the scripts of module {am} do not control its traffic", module=am)
+        changed, self.open = opened != self.open, opened
+        return changed
 
     async def rfs_stats(self, am: str) -> Mapping[str, int | str]:
         self._info(am)

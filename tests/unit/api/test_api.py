@@ -365,7 +365,8 @@ async def test_reference_page_names_every_operation_and_error(node: SmallNode) -
 async def test_a_farm_is_shown_with_the_owner_of_each_bucket(client: httpx.AsyncClient, node: SmallNode) -> None:
     assert (await client.put("/modules/web", json={"package": PACKAGE})).status_code == 200
     silent = (await client.get("/modules/web/farm")).json()
-    assert silent == {"node": "n1", "in_service": False, "nodes": [], "groups": [], "addresses": [], "packets": None}
+    nothing = {"nodes": [], "groups": [], "addresses": [], "packets": None}
+    assert silent == {"node": "n1", "in_service": False, "open": False} | nothing
     node.move("web", StateInfo("UP", "Ready", DATE))
     found = (await client.get("/modules/web/farm")).json()
     assert found["groups"] == [
@@ -380,6 +381,16 @@ async def test_a_farm_is_shown_with_the_owner_of_each_bucket(client: httpx.Async
     ]
     assert found["addresses"][1] == {"address": "fd00::100", "resolved_by": None, "connections": 0, "elsewhere": 0}
     assert found["packets"]["forwarded_n2"] == 5
+
+
+async def test_scripts_close_and_open_the_share_of_a_node(client: httpx.AsyncClient, node: SmallNode) -> None:
+    assert (await client.put("/modules/web", json={"package": PACKAGE})).status_code == 200
+    node.move("web", StateInfo("UP", "Ready", DATE))
+    for opened, changed in ((False, True), (False, False), (True, True)):
+        assert (await client.put("/modules/web/farm", json={"open": opened})).json() == {"changed": changed}
+        assert (await client.get("/modules/web/farm")).json()["open"] is opened
+    wrong = await client.put("/modules/web/farm", json={"open": "yes"})
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "request.invalid")
 
 
 async def test_a_module_without_shared_addresses_shows_no_farm(db: httpx.AsyncClient) -> None:

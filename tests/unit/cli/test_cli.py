@@ -558,6 +558,17 @@ def test_a_farm_is_shown_in_words_and_its_map_on_demand(db: NodeThread, safekit:
     assert json.loads(safekit("farm", "show", "-m", "web", "--json").out)["nodes"] == ["n1", "n2"]
 
 
+def test_scripts_close_and_open_the_share_of_a_node(db: NodeThread, safekit: Command, tmp_path: Path) -> None:
+    assert safekit("module", "install", "-m", "web", str(tmp_path / "db.safe")).code == 0
+    db.move("web", StateInfo("UP", "Ready", DATE))
+    assert safekit("farm", "close", "-m", "web").code == 0
+    assert "closed: it takes no new client" in safekit("farm", "show", "-m", "web").out
+    assert safekit("farm", "open", "-m", "web").code == 0
+    assert "closed" not in safekit("farm", "show", "-m", "web").out
+    refused = safekit("farm", "open", "-m", "db")
+    assert (refused.code, "do not control" in refused.err) == (of_error("action.refused"), True)
+
+
 def test_a_module_without_shared_addresses_is_refused_by_farm_show(db: NodeThread, safekit: Command) -> None:
     refused = safekit("farm", "show", "-m", "db")
     assert refused.code == of_error("action.refused")

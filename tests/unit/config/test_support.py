@@ -73,6 +73,7 @@ SUPPORTED = {
     "a targeted restart": mirror(
         '<user/><errd><proc name="a" class="x" service="yes" action="restart" restart_services="a"/></errd>'
     ),
+    "scripts that open the traffic": farm(farm_vip().replace("<vip>", '<vip scriptcontrol="on">')),
     "an invisible MAC": farm(farm_vip(type_='type="vmac_invisible"')),
     "an invisible MAC of one's own": farm(farm_vip(type_='type="vmac_invisible" addr="5a:fe:00:00:00:01"')),
     "witnesses": mirror('<check><splitbrain ident="witness" exec="ping" arg="192.0.2.1 router"/></check>'),
@@ -106,10 +107,6 @@ REFUSED = {
             + "</virtual_interface></interface></interface_list></vip>"
         ),
         "<virtual_interface> in a module of mode mirror",
-    ),
-    "scripts that open the traffic": (
-        farm(farm_vip().replace("<vip>", '<vip scriptcontrol="on">')),
-        '<vip scriptcontrol="on"> (supported: off)',
     ),
     "a virtual name": (
         mirror('<vhost><virtualhostname name="a" envfile="b"/></vhost>'),

@@ -98,6 +98,7 @@ class Api:
             ("POST", module + "/log", self.add_log),
             ("GET", module + "/why", self.why),
             ("GET", module + "/farm", self.farm),
+            ("PUT", module + "/farm", self.farm_open),
             ("GET", module + "/rfs/stats", self.rfs_stats),
             ("GET", module + "/rfs/comparison", self.rfs_comparison),
             ("POST", module + "/rfs/comparison", self.rfs_compare),
@@ -382,6 +383,14 @@ class Api:
     async def farm(self, request: Request) -> Response:
         """GET /modules/AM/farm."""
         return answer(await self._face.farm_info(_am(request)))
+
+    async def farm_open(self, request: Request) -> Response:
+        """PUT /modules/AM/farm."""
+        am, body = _am(request), await _body(request)
+        opened = body.flag("open")
+        body.finish()
+        word = "open" if opened else "close"
+        return answer({"changed": await self._command(request, "farm", am, word, self._face.farm_open(am, opened))})
 
     async def rfs_stats(self, request: Request) -> Response:
         """GET /modules/AM/rfs/stats."""

@@ -1,4 +1,5 @@
-"""What the API asks of a node about a farm module: who owns which bucket, what was counted, who is connected (spec §5.3).
+"""What the API asks of a node about a farm module: who owns which bucket, what was counted, who is connected (spec §5.3),
+and whether the node takes its share (spec §5.6).
 
 A part of `NodeFace`: values and questions only.
 """
@@ -46,12 +47,14 @@ class FarmAddress:
 class FarmInfo:
     """`GET /modules/{am}/farm`: the farm in the eyes of this node; nothing but its name while it is not in service.
 
-    nodes: those that are in service; packets: since the filter was first loaded, by what became of them: `local` kept,
-    `taken` handed here by a node, `refused`, `second_chance` asked of the former owner, `forwarded_NODE` handed on.
+    open: whether it takes its share, which scripts may control; nodes: those that are in service; packets: since the
+    filter was first loaded, by what became of them: `local` kept, `taken` handed here by a node, `refused`, `left` to
+    its owner who heard it too, `second_chance` asked of the former owner, `forwarded_NODE` handed on.
     """
 
     node: str
     in_service: bool
+    open: bool = False
     nodes: tuple[str, ...] = ()
     groups: tuple[FarmGroup, ...] = ()
     addresses: tuple[FarmAddress, ...] = ()
@@ -63,3 +66,8 @@ class FarmFace(Protocol):
 
     async def farm_info(self, am: str) -> FarmInfo:
         """The farm in the eyes of this node; FaceError `action.refused` for a module without virtual addresses of a farm."""
+
+    async def farm_open(self, am: str, opened: bool) -> bool:
+        """Open or close this node's share of the clients (spec §5.6); True if that changed something. FaceError
+        `action.refused` where scripts do not control it, or while the node is not in service.
+        """

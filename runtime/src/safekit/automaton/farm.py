@@ -5,8 +5,8 @@ Theory. As in `mirror.py`: a plan runs, or `_decide` looks at what is wished and
 nodes do not matter here: a change of the group changes the shares (`module/farm.py`), never a state, and runs no
 script.
 
-Invariant: `Vip(True)`, which opens this node's share, stands before `start_both`; `Vip(False)` after `stop_both`
-(scriptcontrol="off").
+Invariant: `Vip(True)`, which opens this node's share, stands before `start_both`; `Vip(False)` after `stop_both`. With
+scriptcontrol="on" scripts open it after the one and close it before the other ends (`module/farm.py`).
 """
 
 from __future__ import annotations

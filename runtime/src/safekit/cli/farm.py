@@ -1,4 +1,4 @@
-"""Commands about a farm: who serves which clients (spec §5.3)."""
+"""Commands about a farm: who serves which clients (spec §5.3), and when (spec §5.6)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ Map = Annotated[bool, typer.Option("--map", help="Also the owner of each bucket,
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    group = typer.Typer(name="farm", help="Look at the sharing of a farm module.", no_args_is_help=True)
+    group = typer.Typer(name="farm", help="Look at the sharing of a farm module, or control it.", no_args_is_help=True)
     group.callback()(_farm)
     group.command("show")(show)
+    group.command("open")(open_)
+    group.command("close")(close)
     app.add_typer(group, rich_help_panel="Farm")
 
 
 def _farm() -> None:
-    """Look at the sharing of a farm module."""
+    """Look at the sharing of a farm module, or control it."""
 
 
 def show(ctx: typer.Context, module: Module, buckets: Map = False, as_json: Json = False) -> None:
@@ -37,7 +39,8 @@ def show(ctx: typer.Context, module: Module, buckets: Map = False, as_json: Json
     if not found["in_service"]:
         typer.echo(f"{module}: {found['node']} is not in service: it has no virtual address and takes no client")
         return
-    typer.echo(f"{module} on {found['node']}, in service: {', '.join(found['nodes'])}\n")
+    kept_out = "" if found["open"] else " (closed: it takes no new client)"
+    typer.echo(f"{module} on {found['node']}, in service: {', '.join(found['nodes'])}{kept_out}\n")
     shares = [
         (group["name"], share["node"], str(share["buckets"]), f"{share['percent']:.1f} %")
         for group in found["groups"]
@@ -55,6 +58,16 @@ def show(ctx: typer.Context, module: Module, buckets: Map = False, as_json: Json
     if buckets:
         for line in _drawn(found["nodes"], found["groups"]):
             typer.echo(line)
+
+
+def open_(ctx: typer.Context, module: Module) -> None:
+    """Let clients in: this node takes its share (with scriptcontrol="on")."""
+    context(ctx).client.put("modules", module, "farm", open=True)
+
+
+def close(ctx: typer.Context, module: Module) -> None:
+    """Let no new client in; those that are connected stay (with scriptcontrol="on")."""
+    context(ctx).client.put("modules", module, "farm", open=False)
 
 
 def _drawn(nodes: Sequence[str], groups: Sequence[Mapping[str, Any]]) -> Iterator[str]:

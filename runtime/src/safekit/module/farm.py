@@ -103,7 +103,7 @@ class FarmModule(Module[FarmState]):
             case Links(False):
                 await self._close_channel()
             case Vip(True):
-                await self._enter()
+                await self._enter(not self.scripts_control)
             case Vip(False):
                 await self._leave()
             case Checkers(when, up):
@@ -148,8 +148,8 @@ class FarmModule(Module[FarmState]):
         self._published, self._payloads, self.view = {}, {}, None
         await self.around.pulse.remove_channel(self.channel)
 
-    async def _enter(self) -> None:
-        """Take this node's share.
+    async def _enter(self, opened: bool) -> None:
+        """Take this node's share, or none of it until a script opens it.
 
         First the filter and the addresses, then the word to the others, who forward to it at once.
         """
@@ -158,7 +158,7 @@ class FarmModule(Module[FarmState]):
         try:
             self._macs = await asyncio.to_thread(self._vip.macs)
             await self.wait_until(self._all_spoke, WORDS_S)
-            self.in_service, self._open = True, True
+            self.in_service, self._open = True, opened
             async with self._applying:
                 self._applied = self._members()
                 self._let_go = self._following(self._applied)
@@ -168,9 +168,33 @@ class FarmModule(Module[FarmState]):
             raise StepError(error.message) from error
         self._publish()
         self._say_share()
+        if not opened:
+            self.log.write("vipd", "E", "farm closed: this node takes no client until `safekit farm open`")
         self.spawn(self._vip.keep_announcing(), "announce")
         self.spawn(self._repair(), "repair")
         self.spawn(self._apply())
+
+    @property
+    def scripts_control(self) -> bool:
+        """Whether scripts open and close this node's share (`scriptcontrol`, spec §5.6)."""
+        vip = self.around.config.service.vip
+        return self._vip is not None and vip is not None and vip.scriptcontrol
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this node takes its share."""
+        return self.in_service and self._open
+
+    async def set_open(self, opened: bool) -> bool:
+        """Open or close this node's share; True if that changed something. When it returns the filter of this node is at
+        it and the others are told.
+        """
+        if not self.in_service or opened == self._open:
+            return False
+        self._open = opened
+        await self._apply()
+        self.log.write("vipd", "E", f"farm {'opened' if opened else 'closed'} by a script or an administrator")
+        return True
 
     async def _repair(self) -> None:
         """Put back what a stranger took away, now and then; nothing is written when nothing is missing."""
@@ -206,7 +230,7 @@ class FarmModule(Module[FarmState]):
         """The nodes in service: in the view, and saying `up`."""
         present = self.view.members if self.view else ()
         members = {
-            name: Member(macs=dict(word["macs"]))
+            name: Member(macs=dict(word["macs"]), open=bool(word.get("open", True)))
             for name, word in self._payloads.items()
             if name in present and word.get("up")
         }
@@ -279,6 +303,7 @@ class FarmModule(Module[FarmState]):
             return
         payload: dict[str, Any] = {
             "up": self.in_service or self._served,
+            "open": self._open,
             "macs": self._macs,
             "s": self.state.role.value,
         }
@@ -323,12 +348,13 @@ class FarmModule(Module[FarmState]):
         if served and self._vip is not None:
             # The first word of this daemon must not sound as if the node had left: the others would take its clients.
             self._macs = await asyncio.to_thread(self._vip.macs)
+            self._open = not self.scripts_control or await asyncio.to_thread(self._vip.was_open)
             self._served = True
         try:
             await self._open_channel()
             self._set_checkers("pre", True)
             if served:
-                await self._enter()
+                await self._enter(self._open)
                 self._set_checkers("both", True)
         except StepError as error:
             self.log.write("safekit", "C", f"the farm cannot be taken up again, the module starts anew: {error}")

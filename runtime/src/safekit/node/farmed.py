@@ -32,4 +32,18 @@ async def info(module: MirrorModule | FarmModule) -> FarmInfo:
     addresses = tuple(
         FarmAddress(str(use.address), use.resolved_by, use.connections, use.elsewhere) for use in picture.addresses
     )
-    return FarmInfo(around.node, True, picture.nodes, groups, addresses, picture.packets)
+    return FarmInfo(around.node, True, module.is_open, picture.nodes, groups, addresses, picture.packets)
+
+
+async def set_open(module: MirrorModule | FarmModule, opened: bool) -> bool:
+    """Open or close this node's share; True if that changed something."""
+    around = module.around
+    if not isinstance(module, FarmModule) or not module.scripts_control:
+        message = (
+            f'the scripts of module {around.name} do not control its traffic (<vip scriptcontrol="on"> in mode farm)'
+        )
+        raise FaceError("action.refused", message, module=around.name)
+    if not module.in_service:
+        message = f"module {around.name} is not in service on {around.node}: it takes no client that could be let in or kept out"
+        raise FaceError("action.refused", message, module=around.name)
+    return await module.set_open(opened)

@@ -395,6 +395,10 @@ class Node:
         """The farm in the eyes of this node."""
         return await farmed.info(self._modules.require(am))
 
+    async def farm_open(self, am: str, opened: bool) -> bool:
+        """Open or close this node's share of the clients."""
+        return await farmed.set_open(self._require(am), opened)
+
     async def rfs_stats(self, am: str) -> Mapping[str, int | str]:
         """Counters and latencies of the data plane."""
         return await replicated.stats(self._modules.require(am))

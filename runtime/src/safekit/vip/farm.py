@@ -109,6 +109,11 @@ class FarmVip:
         """This node's part of the membership payload: virtual address -> Ethernet address."""
         return {str(placement.address): placement.mac for placement in self.plan()}
 
+    def was_open(self) -> bool:
+        """Whether this node took its share when the filter was written last; for a daemon that was restarted."""
+        recorded = self._record.read()
+        return recorded is not None and self.node in recorded[0] and recorded[0][self.node].open
+
     @property
     def invisible(self) -> bool:
         """Whether every node hears what goes to an address of this module (`vmac_invisible`)."""
