@@ -13,7 +13,7 @@ from tests.system.farm import NAME, Farm
 from tests.system.modules import farm_config, farm_module
 from tests.system.product import ask, safekit, wait_state
 
-PORT = 9010
+PORT = 8010
 GROUP = "web"
 
 _ASK = """\

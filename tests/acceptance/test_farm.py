@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from tests.acceptance.cases import NotBuilt, case, explains
+from tests.acceptance.cases import case, explains
 from tests.acceptance.shared import GROUP, PORT, Shared
 from tests.nodes import Node, wait_for
 from tests.system.farm import NAME
@@ -248,6 +248,7 @@ def test_f12_datagrams_of_one_client_are_spread(bare_shared: Shared) -> None:
 
 
 _SLOW = f"{NOTES}/hold-open"
+_HELD = f"{NOTES}/hold-start_both"
 _CONTROLLING = {
     "bin/start_both": script(
         "start_both",
@@ -293,12 +294,21 @@ def test_f13_scripts_open_and_close_the_share(bare_shared: Shared) -> None:
 
 @case("F14")
 def test_f14_a_probe_tells_who_serves(shared: Shared) -> None:
-    n1 = shared.nodes[0]
+    n1, n2, _ = shared.nodes
+
+    def asked(node: Node, module: str = NAME) -> str:
+        url = f"http://{node.address}:9010/var/modules/{module}/ready.txt"
+        return shared.lab.client.out(["curl", "-s", "-o", "/dev/null", "-m", "10", "-w", "%{http_code}", url])
+
+    assert [asked(node) for node in shared.nodes] == ["200"] * 3
     shared.stop(n1)
-    asked = n1.run(
-        f"curl --silent --output /dev/null --write-out '%{{http_code}}' http://{n1.address}:9010/var/modules/{NAME}/ready.txt",
-        check=False,
-    )
-    if asked.code == 7:
-        raise NotBuilt("a health probe (nobody listens on TCP port 9010)")
-    assert asked.out == "404"
+    assert (asked(n1), asked(n2), asked(n2, "none")) == ("404", "200", "404")
+    n1.run(["touch", _HELD])
+    try:
+        safekit(n1, f"start -m {NAME}")
+        wait_state(n1, NAME, "UP", substate="Transient")
+        assert asked(n1) == "404"
+    finally:
+        n1.run(["rm", "-f", _HELD])
+    wait_state(n1, NAME, "UP")
+    assert asked(n1) == "200"

@@ -98,4 +98,6 @@ def _needs_port(node: Node, what: str) -> None:
     if not node.succeeds(f"ss -Hltn sport = :{CONSOLE_PORT} | grep -q ."):
         raise NotBuilt(f"{what} (nobody listens on TCP port {CONSOLE_PORT})")
     answer = node.out(f"curl --silent --location http://{node.address}:{CONSOLE_PORT}/")
+    if "Not Found" in answer:
+        raise NotBuilt(f"{what} (TCP port {CONSOLE_PORT} answers the probes of load balancers only)")
     assert "login" in answer.lower(), answer[:200]

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 
+from safekit.api.probe import answering
 from safekit.api.server import serve
 from safekit.node.node import Node
 from safekit.paths import Paths
@@ -50,7 +51,7 @@ async def run(paths: Paths) -> None:
     node = Node(paths)
     await node.open()
     try:
-        async with serve(node, paths, node.commands):
+        async with serve(node, paths, node.commands), answering(node):
             watchdog = asyncio.create_task(manager.watchdog())
             gc.collect()
             gc.freeze()
