@@ -138,12 +138,13 @@ def test_f6_each_side_of_a_cut_takes_all_and_gives_it_back(shared: Shared) -> No
 @case("F7", ours="every node hears each ping, which its counters tell; one answers")
 def test_f7_every_node_hears_what_goes_to_an_invisible_address(bare_shared: Shared) -> None:
     shared = bare_shared.become(replaced=("vmac_directed", "vmac_invisible"))
+    before = {node: (_packets(node, "local"), _packets(node, "left")) for node in shared.nodes}
     pinged = shared.lab.client.out(["ping", "-c", "20", "-i", "0.2", "-W", "5", shared.address])
     assert "20 received" in pinged and "DUP!" not in pinged, pinged
-    heard = {node.name: _packets(node, "local") + _packets(node, "left") for node in shared.nodes}
-    assert min(heard.values()) >= 20, heard
-    answered = {node.name: _packets(node, "local") for node in shared.nodes}
-    assert max(answered.values()) >= 20 and sorted(answered.values())[1] < 20, answered
+    answered = {node: _packets(node, "local") - local for node, (local, _) in before.items()}
+    left = {node: _packets(node, "left") - others for node, (_, others) in before.items()}
+    assert sorted(answered.values()) == [0, 0, 20], answered
+    assert all(answered[node] + left[node] == 20 for node in shared.nodes), (answered, left)
 
 
 def _packets(node: Node, counter: str) -> int:

@@ -57,7 +57,7 @@ def permitted(modules: Sequence[Mapping[str, Any]]) -> Permitted:
         role = module["state"]["state"] if module["configured"] else "STOP"
         if role in ("PRIM", "ALONE", "UP"):
             addresses.update(re.findall(r'virtual_addr addr="([^"]+)"', xml))
-        if role == "UP" and "vmac_directed" in xml:
+        if role == "UP" and "<virtual_interface" in xml:
             tables.add(f"safekit_{module['name']}")
         if module["configured"] and "<replicated" in xml:
             units.add(f"safekit-rfs@{module['name']}.service")
