@@ -397,7 +397,7 @@ class Node:
 
     async def farm_open(self, am: str, opened: bool) -> bool:
         """Open or close this node's share of the clients."""
-        return await farmed.set_open(self._require(am), opened)
+        return await farmed.set_open(self._modules.require(am), opened)
 
     async def rfs_stats(self, am: str) -> Mapping[str, int | str]:
         """Counters and latencies of the data plane."""
