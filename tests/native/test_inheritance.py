@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from safekit.replication import PeerLost
-from tests.native.pair import Pair, Side, in_thread
+from tests.native.pair import Pair, Side, beside, in_thread
 from tests.native.test_posix import give_name
 from tests.native.test_takeover import kill_worker
 from tests.native.trees import assert_equal
@@ -186,3 +186,38 @@ async def test_so_it_does_while_the_data_plane_is_killed(mirrored: Pair) -> None
         await mirrored.mirror()
     await work.each_did(TURNS // 3)
     await end(work, mirrored)
+
+
+async def test_a_file_without_a_name_has_the_group_of_its_directory_or_of_its_maker(pair: Pair) -> None:
+    await pair.a.plane.primary(generation="1")
+    folder = pair.a.data / "folder"
+    made, ends = threading.Event(), threading.Event()
+
+    def groups() -> set[int]:
+        LIBC.setfsgid(CALLER)
+        found = set()
+        try:
+            for _ in range(1000):
+                file = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o664)
+                found.add(os.fstat(file).st_gid)
+                os.close(file)
+        finally:
+            LIBC.setfsgid(0)
+        return found
+
+    def toggle() -> None:
+        while not ends.is_set():
+            folder.chmod(0o2775)
+            folder.chmod(0o775)
+            made.set()
+
+    folder.mkdir()
+    os.chown(folder, -1, GROUPS[0])
+    toggling = beside(toggle)
+    try:
+        await in_thread(made.wait)
+        found = await asyncio.gather(*(beside(groups) for _ in range(2)))
+    finally:
+        ends.set()
+        await toggling
+    assert set().union(*found) <= {CALLER, GROUPS[0]}
