@@ -148,7 +148,8 @@ class Weather:
         if not self.clock.chance(0.3) or node.state.role is not Role.STOP:
             return
         action = self.clock.random.choice((Action.PRIM, Action.SECOND))
-        command = Command(action, fullsync=self.clock.chance(0.5))
+        fullsync = self.clock.chance(0.5)
+        command = Command(action, fullsync=fullsync, force=fullsync and action is Action.PRIM)
         if node.daemon and node.up and not refusal(node.state, command):
             self.world.forced = True
             node.command(command)

@@ -220,14 +220,52 @@ def test_a_secondary_with_other_directories_degrades_the_primary_until_it_is_rig
     assert pair.value(first, "rfs.degraded") == "down"
 
 
-def test_a_swap_keeps_the_policy_of_nobody_and_the_log_says_no_reintegration(pair: Replicated) -> None:
+def test_the_roles_are_as_a_person_orders_them_or_the_order_is_refused(pair: Replicated) -> None:
     first, second = pair.nodes
     pair.install()
+    first.run(f"for n in 1 2 3; do echo $n >{FOLDER}/$n; done")
+
+    safekit(second, f"second -m {NAME}")  # there is no primary
+    wait_for(
+        "it is stopped again", lambda: pair.said(second, "second refused: the other node is not primary"), timeout=40
+    )
+    wait_state(second, NAME, "STOP", substate="NotReady")
     pair.ready()
-    seen = mark(second, NAME)
-    safekit(first, f"swap -m {NAME}")
+    for node, action in ((second, "prim"), (first, "second")):
+        refused = safekit(node, f"{action} -m {NAME}", check=False)
+        assert not refused.ok and f"`{action}` needs the module in STOP" in refused.err, refused
+    pair.stop(second)
+    safekit(second, f"prim -m {NAME}")  # there is one already
+    wait_for("it is stopped again", lambda: pair.said(second, "prim refused: the other node is ALONE"), timeout=40)
+    wait_state(second, NAME, "STOP", substate="NotReady")
+    refused = safekit(second, f"secondforce -m {NAME} -d 2100-01-01", check=False)
+    assert not refused.ok and "expected one that has passed" in refused.err, refused
+    second.run(f"echo older >{FOLDER}/2 && touch -d 2001-01-01 {FOLDER}/2 && sync {FOLDER}/2")
+    seen = mark(first, NAME)
+    safekit(second, f"secondforce -m {NAME} -d 2026-01-01")
+    wait_state(second, NAME, "SECOND")
+    assert pair.said(first, "comparing everything", seen)
+
+    wait_state(first, NAME, "PRIM")
+    before = {node.name: mark(node, NAME) for node in pair.nodes}
+    safekit(first, f"swap -m {NAME} nosync")
     wait_state(second, NAME, "PRIM")
-    assert not pair.said(second, "Reintegration interrupted", seen)
+    wait_state(first, NAME, "SECOND")
+    for node in pair.nodes:
+        assert not pair.said(node, "comparing everything|[1-9][0-9.]* MB copied|0[.][1-9] MB", before[node.name])
+    assert safekit(second, f"rfsverify -m {NAME}", check=False).code == 0
+    assert second.out(f"cat {FOLDER}/1 {FOLDER}/2 {FOLDER}/3") == "1\n2\n3"
+
+    safekit(second, "shutdown -t 60")
+    wait_state(first, NAME, "ALONE")
+    assert shown(second, NAME) == "STOP NotReady"
+    pair.stop(first)
+    seen = mark(first, NAME)
+    safekit(first, f"prim -m {NAME} fullsync")
+    wait_state(first, NAME, "ALONE")
+    safekit(second, f"start -m {NAME}")
+    wait_state(second, NAME, "SECOND")
+    assert pair.said(first, "comparing everything", seen)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import base64
 import os
 import stat
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -159,6 +160,17 @@ async def test_action_is_accepted_with_its_options_and_caller(db: httpx.AsyncCli
     ((am, action, caller, options),) = node.actions
     assert (am, action, options.fullsync, options.nosync) == ("db", "prim", True, False)
     assert (caller.uid, caller.pid, caller.identity) == (os.getuid(), os.getpid(), "errd")
+
+
+async def test_an_action_takes_a_date_with_its_zone(db: httpx.AsyncClient, node: SmallNode) -> None:
+    wanted = {"options": {"date": "2026-11-22T08:00:00+01:00"}}
+    assert (await db.post("/modules/db/actions/secondforce", json=wanted)).status_code == 202
+    assert node.actions[-1][3].date == datetime(2026, 11, 22, 7, tzinfo=UTC)
+    assert (await db.get("/cmdlog?lines=2")).json()["entries"][0]["message"] == "-d 2026-11-22T08:00:00+01:00"
+    for wrong in ("yesterday", "2026-11-22T08:00:00"):
+        refused = await db.post("/modules/db/actions/secondforce", json={"options": {"date": wrong}})
+        assert refused.status_code == 400
+        assert f'date is "{wrong}", expected a date with its zone' in refused.json()["error"]["message"]
 
 
 async def test_every_change_is_in_the_command_log_with_its_caller_and_result(db: httpx.AsyncClient) -> None:

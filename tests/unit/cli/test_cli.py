@@ -210,6 +210,30 @@ def test_action_says_that_it_begins_or_that_there_is_nothing_to_do(db: NodeThrea
     assert db.node.actions[-1][3].nosync
 
 
+@pytest.mark.parametrize(
+    ("written", "date"),
+    [
+        ("2026-01-02Z", "2026-01-02T00:00:00+00:00"),
+        ("2026-01-02 03:04:05Z", "2026-01-02T03:04:05+00:00"),
+        ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05+00:00"),
+        ("2026-01-02", datetime(2026, 1, 2).astimezone().isoformat()),
+        ("2026-01-02 03:04:05", datetime(2026, 1, 2, 3, 4, 5).astimezone().isoformat()),
+    ],
+)
+def test_secondforce_takes_a_date(db: NodeThread, safekit: Command, written: str, date: str) -> None:
+    assert safekit("secondforce", "-m", "db", "-d", written).code == 0
+    _, action, _, options = db.node.actions[-1]
+    assert options.date is not None and (action, options.date.isoformat()) == ("secondforce", date)
+
+
+@pytest.mark.parametrize("written", ["", "yesterday", "2026-13-01", "2026-01-02T03:04", "02.01.2026"])
+def test_a_date_that_is_none_is_one_clear_sentence(db: NodeThread, safekit: Command, written: str) -> None:
+    refused = safekit("secondforce", "-m", "db", "-d", written)
+    assert refused.code == ExitCode.USAGE
+    assert refused.err.startswith(f"safekit: -d {written}: not a date, expected YYYY-MM-DD")
+    assert not db.node.actions
+
+
 def test_shutdown_stops_every_module_that_runs_and_waits(db: NodeThread, safekit: Command) -> None:
     safekit("start", "-m", "db")
     assert safekit("shutdown", "-t", "5") == (0, "db: STOP NotReady\n", "")

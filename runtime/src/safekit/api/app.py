@@ -300,10 +300,12 @@ class Api:
             raise invalid(f"action {name!r}: expected one of {', '.join(ACTIONS)}")
         identity, options = body.optional_text("identity"), body.options("options")
         body.finish()
-        chosen = ActionOptions(fullsync=options.flag("fullsync"), nosync=options.flag("nosync"))
+        date = options.optional_date("date")
+        chosen = ActionOptions(fullsync=options.flag("fullsync"), nosync=options.flag("nosync"), date=date)
         options.finish()
         caller = _caller(request, identity)
         words = " ".join(word for word in ("fullsync", "nosync") if getattr(chosen, word))
+        words += f"-d {date.isoformat()}" if date else ""
         work = self._face.module_action(am, action, caller, chosen)
         return answer(await self._command(request, action, am, words, work, identity), 202)
 

@@ -18,7 +18,9 @@ from safekit.api.replicated import ReplicationFace
 from safekit.api.witness import WitnessFace
 from safekit.store.entries import Change, LogEntry, ResourceValue
 
-Action = Literal["start", "stop", "restart", "stopstart", "forcestop", "swap", "prim", "primforce", "second"]
+Action = Literal[
+    "start", "stop", "restart", "stopstart", "forcestop", "swap", "prim", "primforce", "second", "secondforce"
+]
 ACTIONS: tuple[Action, ...] = (
     "start",
     "stop",
@@ -29,6 +31,7 @@ ACTIONS: tuple[Action, ...] = (
     "prim",
     "primforce",
     "second",
+    "secondforce",
 )
 Switchable = Literal["checker", "errd", "failover"]
 
@@ -252,12 +255,13 @@ class Loop:
 
 @dataclass(frozen=True)
 class ActionOptions:
-    """Options of `prim`/`second` (fullsync) and `swap` (nosync); the node refuses an option that the action does not
-    know.
+    """Options of `prim`/`second` (fullsync), `swap` (nosync) and `secondforce` (date); the node refuses an option that
+    the action does not know.
     """
 
     fullsync: bool = False
     nosync: bool = False
+    date: datetime | None = None
 
 
 @dataclass(frozen=True)

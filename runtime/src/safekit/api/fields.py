@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -140,6 +141,19 @@ class Fields:
             return base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError):
             raise invalid(f"{self._where}: {name} is not base64") from None
+
+    def optional_date(self, name: str) -> datetime | None:
+        """A date with its zone, None if it is null or not there."""
+        value = self.optional_text(name)
+        if value is None:
+            return None
+        try:
+            date = datetime.fromisoformat(value)
+        except ValueError:
+            date = None
+        if date is None or date.tzinfo is None:
+            raise self._wrong(name, value, "a date with its zone, for example 2026-11-22T08:00:00+00:00")
+        return date
 
     def options(self, name: str) -> Fields:
         """An object within the object; empty if it is null or not there."""

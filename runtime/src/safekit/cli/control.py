@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
@@ -25,6 +27,10 @@ class FullSync(StrEnum):
     """The one word that `prim` and `second` know."""
 
     FULLSYNC = "fullsync"
+
+
+_DATE = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d:\d\d))?(Z?)")
+_DATE_FORMS = "YYYY-MM-DD, 'YYYY-MM-DD hh:mm:ss' or YYYY-MM-DDThh:mm:ss, each also with Z at its end: UTC"
 
 
 class NoSync(StrEnum):
@@ -64,6 +70,7 @@ def register(app: typer.Typer) -> None:
         prim,
         primforce,
         second,
+        secondforce,
         swap,
         waitstart,
         waitstop,
@@ -136,11 +143,25 @@ def second(ctx: typer.Context, module: Module, word: Full = None, identity: Iden
     _act(context(ctx), module, "second", identity, fullsync=word is not None)
 
 
+def secondforce(
+    ctx: typer.Context,
+    module: Module,
+    date: Annotated[str, typer.Option("-d", metavar="DATE", help=f"Since then the copies may differ: {_DATE_FORMS}.")],
+    identity: Identity = None,
+) -> None:
+    """Start the module as secondary on a copy that was made by hand (mirror). Whatever is changed since DATE is copied.
+
+    Files that are older are compared all the same, and copied where they differ.
+    """
+    _act(context(ctx), module, "secondforce", identity, date=_date(date).isoformat())
+
+
 def swap(
     ctx: typer.Context,
     module: Module,
     word: Annotated[
-        NoSync | None, typer.Argument(metavar="[nosync]", help="Without synchronising the directories.")
+        NoSync | None,
+        typer.Argument(metavar="[nosync]", help="Accepted: after a swap there is nothing to synchronise."),
     ] = None,
     identity: Identity = None,
 ) -> None:
@@ -173,7 +194,19 @@ def waitstate(
     _wait(context(ctx), module, (state.value,), substate, timeout, as_json)
 
 
-def _act(where: Context, module: str, action: str, identity: str | None, **options: bool) -> None:
+def _date(written: str) -> datetime:
+    """A date of the command line, aware; without Z in the time of this node."""
+    found = _DATE.fullmatch(written)
+    try:
+        date = datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00:00'}") if found else None
+    except ValueError:
+        date = None
+    if found is None or date is None:
+        raise Failure(ExitCode.USAGE, f"-d {written}: not a date, expected {_DATE_FORMS}")
+    return date.replace(tzinfo=UTC) if found[3] else date.astimezone()
+
+
+def _act(where: Context, module: str, action: str, identity: str | None, **options: bool | str) -> None:
     done = where.client.post("modules", module, "actions", action, identity=identity, options=options)
     if not done["changed"]:
         typer.echo(f"{module}: nothing to do, it is {state_name(done['state'])}")

@@ -43,6 +43,7 @@ from safekit.membership import Pulse, PulseEvent
 from safekit.module.mirror import MirrorModule
 from safekit.module.settings import Settings, read_settings, write_settings
 from safekit.node import farmed, replicated
+from safekit.node.actions import command_of
 from safekit.node.cluster import ClusterMembership
 from safekit.node.clustering import Clustering
 from safekit.node.configuring import Configuring
@@ -345,19 +346,13 @@ class Node:
     async def module_action(self, am: str, action: Action, caller: Caller, options: ActionOptions) -> ActionAccepted:
         """Ask for an action."""
         module = self._modules.require(am)
-        if options.nosync:
-            raise FaceError("action.refused", "`swap nosync` is not supported yet")
-        if options.fullsync and action not in ("prim", "second"):
-            raise FaceError("action.refused", f"`{action}` knows no fullsync: only `prim` and `second` do")
-        forced = action == "primforce"
-        verb = Verb.PRIM if forced else Verb(action)
-        command = Command(verb, caller.identity or "", options.fullsync or forced, caller.user, force=forced)
+        command = command_of(action, caller, options, dates.now())
         why = module.refusal(command)
         if why:
             raise FaceError("action.refused", why, module=am)
         changed = module.command(command)
         if changed and command.fullsync:
-            module.remember(replace(module.settings, syncmode="full", syncrole=verb.value, syncuid=""))
+            module.remember(replace(module.settings, syncmode="full", syncrole=command.action.value, syncuid=""))
         return ActionAccepted(changed, await self.module_state(am))
 
     async def module_loop(self, am: str, what: LoopWord) -> Loop:

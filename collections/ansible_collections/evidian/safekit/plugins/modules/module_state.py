@@ -52,7 +52,7 @@ options:
     type: bool
     default: false
   nosync:
-    description: Exchange the roles without synchronising the replicated directories.
+    description: Accepted with O(state=swapped); after a swap there is nothing to synchronise.
     type: bool
     default: false
 seealso:
