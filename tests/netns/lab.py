@@ -26,6 +26,8 @@ T = TypeVar("T")
 VIP4 = "10.66.0.100"
 VIP6 = "fd66::100"
 CLIENTS = 64
+FIRST_ANSWER_S = 5.0
+"""How long a question waits for its first answer; then only its patience for one more."""
 
 
 def _leave_the_network() -> None:
@@ -256,10 +258,10 @@ def ping_answers(source: str, target: str, patience: float = 0.2) -> int:
             total = (total & 0xFFFF) + (total >> 16)
             body = body[:2] + struct.pack(">H", ~total & 0xFFFF) + body[4:]
         raw.sendto(body, (target, 0))
-        raw.settimeout(patience)
         count = 0
-        until = time.monotonic() + 5
+        until = time.monotonic() + 10
         while time.monotonic() < until:
+            raw.settimeout(patience if count else FIRST_ANSWER_S)
             try:
                 data, sender = raw.recvfrom(2000)
             except TimeoutError:
@@ -297,10 +299,10 @@ def _raw_answers(kind: int, frame: bytes, patience: float, wanted: Callable[[byt
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind)) as raw:
         raw.bind(("eth0", kind))
         raw.send(frame)
-        raw.settimeout(patience)
-        answers = []
-        until = time.monotonic() + 5
+        answers: list[str] = []
+        until = time.monotonic() + 10
         while time.monotonic() < until:
+            raw.settimeout(patience if answers else FIRST_ANSWER_S)
             try:
                 data = raw.recv(2000)
             except TimeoutError:
