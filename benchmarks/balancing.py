@@ -21,10 +21,11 @@ from safekit.vip.farm import FarmVip
 from safekit.vip.service import BalancingGroup, BalancingRule, FarmService, HashKey, Member, Protocol, VirtualAddress
 from tests.netns.lab import Lab, Node, wire
 
-DIRECT, LOCAL, DIRECTED, HAPROXY, IPVS = "direct", "local", "directed", "haproxy", "ipvs"
-SYSTEMS = (DIRECT, LOCAL, DIRECTED, HAPROXY, IPVS)
+DIRECT, THREE, LOCAL, DIRECTED, HAPROXY, IPVS = "direct", "three", "local", "directed", "haproxy", "ipvs"
+SYSTEMS = (DIRECT, THREE, LOCAL, DIRECTED, HAPROXY, IPVS)
 TITLES = {
     DIRECT: "one server, without rules",
+    THREE: "three servers, each asked directly, without rules",
     LOCAL: "ours, one server, its own buckets",
     DIRECTED: "ours, vmac_directed over three servers",
     HAPROXY: "haproxy, TCP mode, over three servers",
@@ -83,13 +84,15 @@ class Balanced:
         self.why_not: dict[str, str] = {}
         self.targets: dict[str, str] = {}
         servers = list(lab.servers.values())
-        plain, alone, proxy = (Node(name, number) for name, number in (("plain", 21), ("alone", 22), ("proxy", 23)))
-        for node in (plain, alone, proxy):
+        plain = [Node(f"plain{number}", 20 + number) for number in (1, 2, 3)]
+        alone, proxy = Node("alone", 31), Node("proxy", 32)
+        for node in (*plain, alone, proxy):
             stack.callback(node.close)
             lab.plug(node)
-        for node in (*servers, plain, alone):
+        for node in (*servers, *plain, alone):
             self._nginx(node)
-        self.targets[DIRECT] = plain.address4
+        self.targets[DIRECT] = plain[0].address4
+        self.targets[THREE] = " ".join(node.address4 for node in plain)
         self.targets[LOCAL] = self._farm("alone", [alone], "10.66.0.101")
         self.targets[DIRECTED] = self._farm("web", servers, "10.66.0.100")
         for system, prepare in ((HAPROXY, self._haproxy), (IPVS, self._ipvs)):
@@ -103,22 +106,30 @@ class Balanced:
             self.ask(system, "keep-alive", 1)  # everything is loaded and resolved once
 
     def ask(self, system: str, work: str, seconds: int) -> Asked:
-        """Requests per second that the client gets answered."""
-        words = ["wrk", "-t2", f"-c{CONNECTIONS}", f"-d{seconds}s"]
+        """Requests per second that the client gets answered; of several servers each gets a part of the connections."""
+        addresses = self.targets[system].split()
+        connections = CONNECTIONS // len(addresses)
+        words = ["wrk", "-t2" if len(addresses) == 1 else "-t1", f"-c{connections}", f"-d{seconds}s"]
         if work == "per-request":
             words += ["-H", "Connection: close"]
-        words.append(f"http://{self.targets[system]}:{_PORT}/")
-        client = self._lab.client
-        answer = client.run(
-            lambda: subprocess.run(words, capture_output=True, text=True, timeout=seconds + 20, start_new_session=True)
+        asking = [self._asks([*words, f"http://{address}:{_PORT}/"]) for address in addresses]
+        rate, failed = 0.0, 0
+        for one in asking:
+            said, trouble = one.communicate(timeout=seconds + 20)
+            found = re.search(r"Requests/sec:\s*([\d.]+)", said)
+            if one.returncode or found is None or "Non-2xx" in said:
+                raise RuntimeError(f"{system}, {work}: {said} {trouble}")
+            rate += float(found[1])
+            # After `Connection: close` the client counts the end of the connection as a failed read.
+            if errors := re.search(r"Socket errors: connect (\d+), read \d+, write (\d+), timeout (\d+)", said):
+                failed += sum(map(int, errors.groups()))
+        return Asked(rate, failed)
+
+    def _asks(self, words: list[str]) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        return self._lab.client.run(
+            lambda: subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
         )
-        rate = re.search(r"Requests/sec:\s*([\d.]+)", answer.stdout)
-        if answer.returncode or rate is None or "Non-2xx" in answer.stdout:
-            raise RuntimeError(f"{system}, {work}: {answer.stdout} {answer.stderr}")
-        errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", answer.stdout)
-        # After `Connection: close` the client counts the end of the connection as a failed read.
-        failed = [] if errors is None else [int(errors[number]) for number in (1, 3, 4)]
-        return Asked(float(rate[1]), sum(failed))
 
     def _start(self, node: Node, *words: str) -> None:
         process = node.run(

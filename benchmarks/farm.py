@@ -27,7 +27,7 @@ if not __package__:  # `python benchmarks/farm.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks import balancing, filtering, spread
-from benchmarks.balancing import DIRECT, DIRECTED, HAPROXY, LOCAL, SYSTEMS, TITLES, WORKS
+from benchmarks.balancing import DIRECT, DIRECTED, HAPROXY, LOCAL, SYSTEMS, THREE, TITLES, WORKS
 from benchmarks.filtering import CASES, EMPTY
 from benchmarks.outages import percentile
 from tests.nodes.engine import ROOT
@@ -75,7 +75,7 @@ def http(folder: Path, rounds: int, seconds: int) -> tuple[Rows, Rows]:
         against = {
             f"{ours}/{other}": round(ratio(found[work][ours], found[work][other]), 3)
             for ours in (LOCAL, DIRECTED)
-            for other in (DIRECT, HAPROXY)
+            for other in (DIRECT, THREE, HAPROXY)
             if other in found[work]
         }
         rows.append({"row": work, "work": title, "unit": "requests/s", "systems": systems, "ours_against": against})

@@ -21,7 +21,15 @@ from tests.netns.lab import Node
 from tests.nodes.engine import ROOT
 
 EMPTY = "empty"
-CASES = {EMPTY: (0, 0), "1": (1, 1), "100 services": (100, 1), "1000 services": (1000, 1), "100 VIPs": (1, 100)}
+FORWARDED = "handed on"
+CASES = {
+    EMPTY: (0, 0),
+    "1": (1, 1),
+    "100 services": (100, 1),
+    "1000 services": (1000, 1),
+    "100 VIPs": (1, 100),
+    FORWARDED: (1, 1),
+}
 """Case -> services, virtual addresses."""
 BURSTS = 1000
 _PORT = 9999
@@ -55,7 +63,7 @@ class Wires:
             if case == EMPTY:
                 node.command("nft", _EMPTY)
             else:
-                self._filter(node, folder / node.name, services, addresses)
+                self._filter(node, folder / node.name, services, addresses, case == FORWARDED)
 
     def nanoseconds(self, case: str) -> float:
         """A frame to the first virtual address of the case: what a tenth of all bursts do not exceed."""
@@ -70,18 +78,22 @@ class Wires:
             raise RuntimeError(answer.stderr)
         return float(json.loads(answer.stdout)["p10"])
 
-    def _filter(self, node: Node, run: Path, services: int, addresses: int) -> None:
+    def _filter(self, node: Node, run: Path, services: int, addresses: int, away: bool) -> None:
+        """The filter of a node that takes everything, or hands everything on to another (`away`)."""
         rules = [BalancingRule(Protocol.UDP, HashKey.ON_PORT, None, _PORT)]
         rules += [BalancingRule(Protocol.TCP, HashKey.ON_ADDR, None, 10_000 + number) for number in range(services - 1)]
         vips = tuple(VirtualAddress(ip_address("10.66.1.0") + number) for number in range(addresses))
-        vip = FarmVip(
-            "web", FarmService(vips, (BalancingGroup("web", tuple(rules)),)), node.name, "b", run, [node.name]
-        )
+        names = [node.name, "other"] if away else [node.name]
+        group = BalancingGroup("web", tuple(rules), {names[-1]: 1})
+        vip = FarmVip("web", FarmService(vips, (group,)), node.name, "b", run, names)
         view = {node.name: Member(node.run(vip.macs))}
+        if away:
+            view["other"] = Member({str(address.address): "02:66:00:00:0f:01" for address in vips})
         node.run(vip.up, view)
-        before = node.run(vip.counters)["local"]
+        counter = "forwarded_other" if away else "local"
+        before = node.run(vip.counters)[counter]
         self._send(node, 10)
-        assert node.run(vip.counters)["local"] == before + 640, f"{node.name}: the frames are not this node's"
+        assert node.run(vip.counters)[counter] == before + 640, f"{node.name}: the frames are not {counter}"
 
 
 def _own(node: Node) -> IPv4Address:
