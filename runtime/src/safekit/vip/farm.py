@@ -307,10 +307,15 @@ class FarmVip:
         keeps its former owner for as long as that one lives, for the sake of its old connections.
         """
         before = self._owners_before(view)
-        kept = self._rules.former if self._rules is not None else tuple({} for _ in owners)
+        nothing: Mapping[int, str] = {}
+        kept = self._rules.former if self._rules is not None else (nothing,) * len(owners)
         result: list[Mapping[int, str]] = []
+        made: dict[tuple[int, int, int], dict[int, str]] = {}  # groups with the same weights have the same tables
         for now, was, earlier in zip(owners, before, kept, strict=True):
-            table: dict[int, str] = {}
+            if (same := made.get((id(now), id(was), id(earlier)))) is not None:
+                result.append(same)
+                continue
+            table = made[id(now), id(was), id(earlier)] = {}
             for bucket in [bucket for bucket, owner in enumerate(now) if owner == self.node]:
                 previous = was[bucket] if was[bucket] != self.node else earlier.get(bucket)
                 if previous is not None and previous in view:

@@ -53,7 +53,14 @@ class FarmFilter:
     def apply(self, rules: FarmRules, flows: Iterable[Flow] = ()) -> bool:
         """Put `rules` in force in one transaction; False if they were already. `flows`: connections to keep here
         (second chance).
+
+        A change is tried at once: its transaction fails when the tables do not carry the digest that it starts from.
         """
+        if self._loaded is not None and self._loaded.digest != rules.digest:
+            change = ruleset.difference(self._loaded, rules, flows)
+            if change and run_nft(["-f", "-"], change).returncode == 0:
+                self._loaded = rules
+                return True
         found = self.in_force(rules)
         if found == rules.digest:
             self._loaded = rules

@@ -102,13 +102,18 @@ class FarmRules:
     def digest(self) -> str:
         """What tells this filter from every other: the table carries it as the name of an empty chain."""
         tables = "\0".join(",".join(table.values()) for table in self.verdicts)
-        text = f"{self.standing}\0{_following(self)}\0{tables}"
+        text = f"{self.standing}\0{self.following}\0{tables}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
     def standing(self) -> str:
         """The part of the rules that follows the configuration only."""
         return _standing(self)
+
+    @cached_property
+    def following(self) -> str:
+        """The part of the rules that follows the view, without the buckets."""
+        return _following(self)
 
     @cached_property
     def verdicts(self) -> list[dict[int, str]]:
@@ -142,7 +147,7 @@ def replacement(rules: FarmRules, flows: Iterable[Flow] = ()) -> str:
     second chance.
     """
     elements = _elements(rules, rules.verdicts, flows)
-    return removal(rules.module) + rules.standing + _following(rules) + elements + _mark(rules, "add")
+    return removal(rules.module) + rules.standing + rules.following + elements + _mark(rules, "add")
 
 
 def difference(old: FarmRules, new: FarmRules, flows: Iterable[Flow] = ()) -> str | None:
@@ -157,8 +162,11 @@ def difference(old: FarmRules, new: FarmRules, flows: Iterable[Flow] = ()) -> st
     sharing = set(new.answering.values())
     lines: list[str] = []
     changed: list[dict[int, str]] = []
+    found: dict[tuple[int, int], dict[int, str]] = {}
     for group, (was, now) in enumerate(zip(old.verdicts, new.verdicts, strict=True)):
-        moved = {bucket: text for bucket, text in now.items() if was.get(bucket) != text}
+        moved = found.get((id(was), id(now)))
+        if moved is None:
+            moved = found[id(was), id(now)] = {b: text for b, text in now.items() if was.get(b) != text}
         gone = [bucket for bucket in was if bucket in moved or bucket not in now]
         shared = [bucket for bucket in gone if group in sharing and _is_mine(new, was[bucket])]
         second = [bucket for bucket in gone if _is_second(was[bucket])]
@@ -166,13 +174,19 @@ def difference(old: FarmRules, new: FarmRules, flows: Iterable[Flow] = ()) -> st
             if elements:
                 lines.append(f"delete element {table} {name}_{group} {{ {', '.join(map(str, elements))} }}\n")
         changed.append(moved)
-    lines.append(_following(new))
+    there = set(_parts(old.following))
+    lines += [part for part in _parts(new.following) if part not in there]
     lines.append(_elements(new, changed, flows))
     for name in sorted(set(old.members) - set(new.members)):
         ways = ("chance", "node", "hand") if invisible.virtual_macs(old.placements) else ("chance", "node")
         lines += [f"delete chain {table} {way}_{_tag(name)}\n" for way in ways]
         lines.append(f"delete counter {table} forwarded_{_tag(name)}\n")
     return "".join(lines) + _mark(old, "delete") + _mark(new, "add")
+
+
+def _parts(following: str) -> list[str]:
+    """The chains and sets of a text, each with what fills it."""
+    return re.split(r"^(?=add chain |add counter |flush set )", following, flags=re.MULTILINE)
 
 
 def _mark(rules: FarmRules, verb: str) -> str:
@@ -189,11 +203,16 @@ def _tag(node: str) -> str:
 
 def _verdicts(rules: FarmRules) -> list[dict[int, str]]:
     result: list[dict[int, str]] = []
+    made: dict[tuple[int, int], dict[int, str]] = {}  # groups with the same weights have the same tables
     for owners, former in zip(rules.owners, rules.former, strict=True):
+        if (same := made.get((id(owners), id(former)))) is not None:
+            result.append(same)
+            continue
         ways = {owner: f"goto node_{_tag(owner)}" for owner in set(owners) if owner is not None}
         texts = {bucket: ways[owner] for bucket, owner in enumerate(owners) if owner is not None}
         chances = {name: f"goto chance_{_tag(name)}" for name in set(former.values())}
         texts.update((bucket, chances[name]) for bucket, name in former.items() if owners[bucket] == rules.node)
+        made[id(owners), id(former)] = texts
         result.append(texts)
     return result
 
@@ -206,17 +225,22 @@ def _is_mine(rules: FarmRules, text: str) -> bool:
     return _is_second(text) or text == f"goto node_{_tag(rules.node)}"
 
 
+def _pairs(elements: Mapping[int, str]) -> str:
+    pairs = [f"{bucket} : {text}" for bucket, text in sorted(elements.items())]
+    return "".join(f"  {', '.join(pairs[start : start + 8])},\n" for start in range(0, len(pairs), 8))
+
+
 def _elements(rules: FarmRules, texts: Sequence[Mapping[int, str]], flows: Iterable[Flow]) -> str:
     table = f"netdev {table_name(rules.module)}"
     lines: list[str] = []
+    written: dict[int, tuple[str, str]] = {}
     for group, elements in enumerate(texts):
-        second = {bucket: text for bucket, text in elements.items() if _is_second(text)}
-        for name, part in (("owners", elements), ("second", second)):
-            if part:
-                lines.append(f"add element {table} {name}_{group} {{\n")
-                pairs = [f"{bucket} : {text}" for bucket, text in sorted(part.items())]
-                lines += [f"  {', '.join(pairs[start : start + 8])},\n" for start in range(0, len(pairs), 8)]
-                lines.append("}\n")
+        if id(elements) not in written:
+            second = {bucket: text for bucket, text in elements.items() if _is_second(text)}
+            written[id(elements)] = _pairs(elements), _pairs(second)
+        for name, pairs in zip(("owners", "second"), written[id(elements)], strict=True):
+            if pairs:
+                lines.append(f"add element {table} {name}_{group} {{\n{pairs}}}\n")
         mine = sorted(bucket for bucket, text in elements.items() if _is_mine(rules, text))
         if mine and group in rules.answering.values():
             lines.append(f"add element {table} mine_{group} {{ {', '.join(map(str, mine))} }}\n")
@@ -328,7 +352,8 @@ def _standing(rules: FarmRules) -> str:
     service_map = services(rules.groups, [p.address for p in rules.placements])
     for family in _FAMILIES:
         if rules.of_family(family):
-            lines += _hash_chains(rules, family) + _entry_chain(rules, family, service_map)
+            entry = _entry_chain(rules, family, service_map)
+            lines += _hash_chains(rules, family, set(re.findall(r"goto (\w+)", "\n".join(entry)))) + entry
             lines += _asked_chains(rules, family)
     lines += [_base_chain(rules, number, wire) for number, wire in enumerate(rules.interfaces)]
     lines.append("}")
@@ -340,7 +365,8 @@ def _chain(name: str, *rules: str) -> list[str]:
     return [f"  chain {name} {{", *(f"    {rule}" for rule in rules), "  }"]
 
 
-def _hash_chains(rules: FarmRules, family: int) -> list[str]:
+def _hash_chains(rules: FarmRules, family: int, used: set[str]) -> list[str]:
+    """Only those that are used: at each change the kernel follows every way through the table to every bucket."""
     ip = _IP[family]
     _, client, _, client_port = _QUOTED[family]
     keys = {
@@ -355,7 +381,8 @@ def _hash_chains(rules: FarmRules, family: int) -> list[str]:
     for group, owners in enumerate(rules.owners):
         for kind, key in keys.items():
             hashed = f"meta mark set jhash {key} mod {len(owners)} seed {rules.seed:#x} goto bucket_{group}"
-            lines += _chain(f"{kind}{family}_{group}", hashed)
+            if (name := f"{kind}{family}_{group}") in used:
+                lines += _chain(name, hashed)
     return lines
 
 
