@@ -19,7 +19,7 @@ from tests.simulation.laws import Broken
 from tests.simulation.weather import live
 
 REPORT = Path("build/reports/simulate.json")
-SHARES = (Policy.WITNESS, Policy.NONE, Policy.WITNESS, Policy.NONE, Policy.WITNESS, Policy.MANUAL)
+SHARES = (Policy.WITNESS, Policy.NONE, Policy.WITNESS, Policy.NONE, Policy.FENCE, Policy.MANUAL)
 """Which policy a seed lives under, by its remainder."""
 SHOW_EVERY_S = 10.0
 

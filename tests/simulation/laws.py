@@ -16,7 +16,8 @@ Policy `witness` promises more, in every weather, unless an administrator forces
   lost their memory since.
 * The epoch of the register in a record never goes back.
 
-Policy `manual` promises the same history.
+Policy `manual` promises the same history. Policy `fence` promises what `witness` does, and that the application never runs
+twice, in any weather.
 """
 
 from __future__ import annotations
@@ -151,7 +152,8 @@ class Laws:
 
     def application_started(self, node: Node) -> None:
         """start_prim begins."""
-        if node.peer.running and not self.world.stormy and not self.world.forced:
+        stormy = self.world.stormy and self.world.policy is not Policy.FENCE
+        if node.peer.running and not stormy and not self.world.forced:
             self.broken(f"the application runs on both nodes: {node.name} starts it beside {node.peer_name}")
         if not node.vip:
             self.broken(f"{node.name} starts the application without the virtual address")
@@ -178,7 +180,7 @@ class Laws:
         record = state.record
         if not record.consistent or node.copy.partial or not record.generation:
             self.broken(f"{node.name} starts by itself on inconsistent or never synchronised data")
-        named = state.policy is Policy.WITNESS and state.grant > record.granted
+        named = state.policy in (Policy.WITNESS, Policy.FENCE) and state.grant > record.granted
         if not state.peer.alive and not data.may_start_alone(record) and not named:
             self.broken(f"{node.name} starts by itself though its record says {record.holder}")
 

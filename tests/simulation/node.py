@@ -21,6 +21,7 @@ from safekit.automaton.mirror import (
     Event,
     MirrorState,
     PeerView,
+    Policy,
     Recorded,
     ResyncBegan,
     record_for,
@@ -56,6 +57,7 @@ from safekit.automaton.vocabulary import (
     Wish,
     Withdraw,
 )
+from tests.simulation.fence import Fence
 from tests.simulation.plane import Copy, Plane, Refused
 from tests.simulation.pulse import Pulse
 from tests.simulation.witness import Claimant
@@ -99,13 +101,16 @@ class Node:
         """What a `<service>` says beside its defaults: `failover`, `defaultprim`."""
         self.plane = Plane(self, self.copy)
         self.pulse = Pulse(self)
-        self.claimant = Claimant(self)
+        self.claimant = self._claims()
         self.state = self._fresh()
 
     @property
     def peer(self) -> Node:
         """The other machine."""
         return self.world.nodes[self.peer_name]
+
+    def _claims(self) -> Claimant | Fence:
+        return Fence(self) if self.world.policy is Policy.FENCE else Claimant(self)
 
     def _fresh(self) -> MirrorState:
         nonce = f"{self.name}{self.boots}"
@@ -369,7 +374,7 @@ class Node:
         assert isinstance(state, MirrorState)
         assert state == self.state, "the codec changed the state"
         self.state = state
-        self.claimant = Claimant(self)
+        self.claimant = self._claims()
         self.tell(self.pulse.view)
         if self.world.replicated and state.data is not DataPhase.OFF:
             found = self.plane.status()
@@ -411,7 +416,7 @@ class Node:
         self.world.note(self.name, f"boot, record {self.record_on_disk.generation} {self.record_on_disk.holder}")
         self.up = self.daemon = True
         self.pulse.word, self.version = PeerView(), self.boots * 100_000
-        self.claimant = Claimant(self)
+        self.claimant = self._claims()
         self.state = self._fresh()
         self.trace.append("boot")
         if self.copy.partial and self.state.record.consistent:

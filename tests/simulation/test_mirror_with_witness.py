@@ -1,4 +1,4 @@
-"""Whole lives of a mirror under the policies `witness` and `manual`.
+"""Whole lives of a mirror under the policies `witness`, `fence` and `manual`.
 
 The third node is the register of production. It loses its power too, and the ways to it are cut like all others.
 More of them: `make simulate`. A broken law prints its seed; the seed goes to `seeds_witness.yml` with a sentence.
@@ -17,6 +17,7 @@ from tests.simulation.weather import live
 
 SCHEDULES = {
     Policy.WITNESS: int(os.environ.get("SAFEKIT_SCHEDULES", "600")),
+    Policy.FENCE: int(os.environ.get("SAFEKIT_SCHEDULES", "600")) // 6,
     Policy.MANUAL: int(os.environ.get("SAFEKIT_SCHEDULES", "600")) // 6,
 }
 FIRST_SEED = int(os.environ.get("SAFEKIT_FIRST_SEED", "0"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from tests.nodes import Lab, Node, wait_for
@@ -22,10 +23,10 @@ _CALLBACKS = (
 )
 
 
-def replicated_module(attributes: str, inside: str = "", more: str = "") -> dict[str, str]:
-    """Its configuration: attributes of `<rfs>`, what is inside its `<replicated>`, and more of these."""
+def replicated_module(attributes: str, inside: str = "", more: str = "", service: str = "") -> dict[str, str]:
+    """Its configuration: attributes of `<rfs>`, what is inside its `<replicated>`, more of these, attributes of `<service>`."""
     config = (
-        '<safe><service mode="mirror" boot="off"><heart pulse="200ms" timeout="3s"><heartbeat name="pair"/></heart>'
+        f'<safe><service mode="mirror" boot="off" {service}><heart pulse="200ms" timeout="3s"><heartbeat name="pair"/></heart>'
         f'<rfs {attributes}><replicated dir="{FOLDER}">{inside}</replicated>{more}</rfs>'
         "<user/></service></safe>\n"
     )
@@ -47,9 +48,14 @@ class Replicated:
         *,
         on: Sequence[Node] = (),
         folders: Sequence[str] = (),
+        service: str = "",
+        programs: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Put it in force on both nodes, or on some; it is stopped, and its directory holds these empty folders."""
-        packed = package(replicated_module(attributes, inside, more))
+        """Put it in force on both nodes, or on some, with these programs in `bin/`; it is stopped, and its directory holds
+        these empty folders.
+        """
+        files = replicated_module(attributes, inside, more, service)
+        packed = package(files | {f"bin/{name}": text for name, text in programs.items()})
         for node in on or self.nodes:
             below = " ".join(f"{FOLDER}/{name}" for name in folders)
             node.run(f"mkdir -p {FOLDER} {FOLDER}2 {NOTES}; rm -rf {FOLDER}/* {FOLDER}2/*; rm -f {NOTES}/{NAME}.calls")

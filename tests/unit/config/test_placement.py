@@ -308,3 +308,9 @@ def test_machines_that_are_not_pinged_and_pings_without_a_machine_are_told() -> 
     )
     with pytest.raises(ConfigError, match="there is no machine to ping"):
         load(mirror(attributes='quorum="ping"'))
+
+
+def test_a_fence_belongs_to_a_mirror_that_replicates() -> None:
+    assert load(mirror(rfs("/a"), attributes='quorum="fence"')).service.quorum == "fence"
+    with pytest.raises(ConfigError, match="only a mirror that replicates is fenced; expected an <rfs>"):
+        load(mirror(attributes='quorum="fence"'))

@@ -25,6 +25,7 @@ SUPPORTED = {
     "no failover": mirror(attributes='failover="off"'),
     "a preferred primary": mirror(attributes='defaultprim="n1"'),
     "a witness": mirror(attributes='quorum="witness"'),
+    "fencing": mirror(rfs("/a"), attributes='quorum="fence"'),
     "no quorum": mirror(attributes='quorum="none"'),
     "heartbeats": mirror(
         heart='<heart port="9000" pulse="100" timeout="1s" permanent_arp="off"><heartbeat name="a" ident="x" pulse="50"/></heart>'
@@ -83,10 +84,6 @@ SUPPORTED = {
 }
 
 REFUSED = {
-    "fencing": (
-        mirror(attributes='quorum="fence"'),
-        '<service quorum="fence"> (supported: one of witness, manual, ping, none)',
-    ),
     "a pinned neighbour": (
         mirror(heart='<heart permanent_arp="on"><heartbeat name="a"/></heart>'),
         '<heart permanent_arp="on"> (supported: off)',

@@ -49,6 +49,33 @@ SINCE = "12:00:00 (the witness w port 4803 does not answer)"
             "",
             'not possible: n2 never takes over by itself (quorum="manual")',
         ),
+        (
+            replace(PRIM, policy=Policy.FENCE),
+            None,
+            "",
+            "ready: n2 takes over once it has fenced this node; no split brain",
+        ),
+        (
+            replace(SECOND, policy=Policy.FENCE),
+            None,
+            "",
+            "ready: this node takes over once it has fenced n2; no split brain",
+        ),
+        (
+            replace(
+                PRIM, policy=Policy.FENCE, data=DataPhase.LOST, silent="12:00:00 fencing of n2 failed: exit code 1"
+            ),
+            None,
+            "",
+            "not possible: n2 is lost and 12:00:00 fencing of n2 failed: exit code 1; "
+            "the writes of the application wait (blocked)",
+        ),
+        (
+            replace(SECOND, policy=Policy.FENCE, row="candidate"),
+            None,
+            "",
+            "not possible yet: n2 is being fenced",
+        ),
         (replace(PRIM, failover=False), PAIR, "", "not possible: failover is off (`safekit failover on`)"),
     ],
 )

@@ -143,6 +143,16 @@ def _check_quorum(service: model.Service, problems: Problems) -> None:
             value="ping",
             expected='<splitbrain arg="ADDRESS …"/> in <check>',
         )
+    if service.quorum == "fence" and service.rfs is None:
+        problems.error(
+            "config.missing",
+            "only a mirror that replicates is fenced",
+            line=service.line,
+            element="service",
+            attribute="quorum",
+            value="fence",
+            expected='an <rfs>, or quorum="none"',
+        )
     if splitbrain is not None and service.quorum not in (None, "ping"):
         problems.warn(
             "config.no_effect",

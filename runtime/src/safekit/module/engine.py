@@ -337,6 +337,11 @@ class Module(ABC, Generic[S]):
             return True
 
     @property
+    def life(self) -> str:
+        """Names this life of the module: it outlives a restart of the daemon, not one of the machine."""
+        return self._life
+
+    @property
     def since(self) -> datetime:
         """When the present state and substate began."""
         return self._since

@@ -68,6 +68,7 @@ from safekit.membership import (
 )
 from safekit.module.claimant import Claimant
 from safekit.module.engine import Module, StepError, Surroundings
+from safekit.module.fencer import Fencer
 from safekit.module.outlook import failover_outlook
 from safekit.module.record import read_record, write_record
 from safekit.module.replica import Replica
@@ -114,10 +115,10 @@ class MirrorModule(Module[MirrorState]):
         self.record_file = surroundings.paths.module_var(surroundings.name) / "data.json"
         super().__init__(surroundings)
         self.replica = None if service.rfs is None else Replica(self, service.rfs)
-        pinged = quorum_of(surroundings.config, surroundings.cluster) == "ping"
-        check = service.check.splitbrain if pinged and service.check else None
+        quorum = quorum_of(surroundings.config, surroundings.cluster)
+        check = service.check.splitbrain if quorum == "ping" and service.check else None
         self.split_brain = None if check is None else SplitBrain(self, check)
-        self._claimant = Claimant(self, surroundings.witness)
+        self._claimant = Fencer(self) if quorum == "fence" else Claimant(self, surroundings.witness)
 
     def _make_vip(self) -> Any:
         vip = self.around.config.service.vip

@@ -11,6 +11,7 @@ _UNARBITRATED = {
     Policy.MANUAL: "nothing is replicated",
     Policy.PING: "a ping remembers nothing",
     Policy.WITNESS: "nothing is replicated, so the witness is not asked",
+    Policy.FENCE: "nothing is replicated, so nobody is fenced",
 }
 
 
@@ -25,6 +26,8 @@ def failover_outlook(state: MirrorState, names: tuple[str, ...] | None = None, t
         return "not possible: failover is off (`safekit failover on`)"
     if state.policy is Policy.WITNESS and state.replicated:
         return _with_witness(state, names, trouble)
+    if state.policy is Policy.FENCE and state.replicated:
+        return _with_fence(state)
     if state.role is Role.PRIM and ready:
         if state.policy is Policy.MANUAL:
             return f'not possible: {peer} never takes over by itself (quorum="manual")'
@@ -47,6 +50,20 @@ def _nobody_could(state: MirrorState) -> str:
     if state.replicated and not state.record.uptodate:
         return f"not possible: {why_not_alone(state.record)}"
     return "not possible: the module is not running here"
+
+
+def _with_fence(state: MirrorState) -> str:
+    """Who takes over proves the other off."""
+    asked = state.silent or f"{state.peer_node} is being fenced"
+    holds = state.data is DataPhase.LOST and state.record.holder is Holder.BOTH
+    if state.role in (Role.PRIM, Role.ALONE) and holds:
+        return f"not possible: {state.peer_node} is lost and {asked}; the writes of the application wait (blocked)"
+    if state.role is Role.SECOND and state.row == "candidate":
+        return f"not possible yet: {asked}"
+    if state.role not in (Role.PRIM, Role.SECOND) or state.readiness is not Readiness.READY:
+        return _nobody_could(state)
+    who = f"{state.peer_node} takes over once it has fenced this node" if state.role is Role.PRIM else ""
+    return f"ready: {who or f'this node takes over once it has fenced {state.peer_node}'}; no split brain"
 
 
 def _with_witness(state: MirrorState, names: tuple[str, ...] | None, trouble: str) -> str:

@@ -6,6 +6,7 @@ Each function raises ConfigError with the file, the line and what was expected; 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
@@ -49,6 +50,7 @@ def check_machine(
 ) -> None:
     """All that can be checked here. `running`: what a module that runs has in force, which it holds already."""
     _check_needed(config, name)
+    _check_fence(config, name, paths)
     if running is None:
         _check_addresses(config, node, name, paths)
         _check_folders(config, others)
@@ -69,6 +71,20 @@ def _check_needed(config: UserConfig, name: str) -> None:
                 value=name,
                 expected="another module",
             )
+
+
+def _check_fence(config: UserConfig, name: str, paths: Paths) -> None:
+    program = paths.module(name) / "bin" / "fence"
+    if config.service.quorum == "fence" and not os.access(program, os.X_OK):
+        raise config.error(
+            "config.reference",
+            f"{program} is not there, or not executable",
+            line=config.service.line,
+            element="service",
+            attribute="quorum",
+            value="fence",
+            expected="a program bin/fence of the module that switches the other node off",
+        )
 
 
 def _check_addresses(config: UserConfig, node: str, name: str, paths: Paths) -> None:

@@ -19,9 +19,9 @@ Invariants that the rows keep:
 4. A node that lost the data connection asks what the peer became before it goes alone: if the peer already took over,
    it yields.
 
-Under policy `witness` every row that makes this node sole holder, and `publish`, begins only when the register or the
-peer's consent allows it (`claims.py`); under `manual` a secondary never becomes primary without consent. Under `none`
-nothing is asked.
+Under the policies `witness` and `fence` every row that makes this node sole holder, and `publish`, begins only when the
+arbiter or the peer's consent allows it (`claims.py`); under `manual` a secondary never becomes primary without consent.
+Under `none` nothing is asked.
 
 Not here: rows 3 and 8 of the figure. WAIT goes to PRIM through ALONE, and ALONE never becomes SECOND directly; both
 are marked as derived in the spec and would add a second way to say the same.

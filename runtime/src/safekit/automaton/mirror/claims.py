@@ -12,6 +12,11 @@ A grant that came is always carried out: nobody else may serve from then on. Bef
 any more (a primary holds its writes, a secondary has left the stream) and all that it has is durable; so a node that the
 register names, and that lost its memory before it could write that down, has every acknowledged write all the same.
 
+Policy `fence` is the same with another arbiter: a program of the module that proves the peer off (`module/fencer.py`). It
+is asked only while the peer is silent, and its proof is the grant. The register is what the two nodes remember of it; a
+node that lost its memory is not named by it, and whatever both nodes agree on while they hear each other is granted. A
+secondary that cannot prove it gives way, which is consent; a primary goes on to try.
+
 Silence of the witness changes nothing by itself: the claim stays out. A secondary that hears a primary which is blocked
 so gives way: it leaves, which is consent.
 """
@@ -29,8 +34,13 @@ BOTH_OUT = (Role.WAIT, Role.STOP)
 
 
 def arbitrated(state: MirrorState) -> bool:
-    """Whether a witness decides about this module."""
-    return state.replicated and state.policy is Policy.WITNESS
+    """Whether an arbiter, a witness or a fence, decides about this module."""
+    return state.replicated and state.policy in (Policy.WITNESS, Policy.FENCE)
+
+
+def arbiter(state: MirrorState) -> str:
+    """Who decides, in words."""
+    return "the fence" if state.policy is Policy.FENCE else "the witness"
 
 
 def me(state: MirrorState) -> tuple[str, ...]:

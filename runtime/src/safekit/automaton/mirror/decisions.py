@@ -130,6 +130,8 @@ def _decide_wait(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
         return _decide_wait_both(state)
     if _was_secondary(state):
         return _stay(state, NR, f"rule failover_off: {_PROMOTE}")
+    if arbitrated and state.not_proven and peer.alive is False:
+        return _stay(state, NR, f"rule fence_failed: {state.not_proven}: {_IT_IS_OFF}")
     if arbitrated:
         return _decide_wait_by_register(state)
     if not state.replicated or data.may_start_alone(record):
@@ -153,7 +155,7 @@ def _decide_wait_by_register(state: MirrorState) -> tuple[MirrorState, tuple[Eff
     if claims.consented_anew(state) or claims.granted_alone(state):
         return _go(state, "alone", f"the other node is {said_by(state.peer)}")
     if claims.names_other(state):
-        return _stay(state, NR, f"the witness names {state.peer_node}: this node waits for its data")
+        return _stay(state, NR, f"{claims.arbiter(state)} names {state.peer_node}: this node waits for its data")
     look = record.holder is Holder.BOTH and not claims.names_me(state)
     if look and state.refused is not None and register.holders:
         return _stay(state, NR, "this node lost its memory while both held the data: it waits for the other node")
@@ -166,15 +168,20 @@ def _ask_and_wait(
     """Ask to serve alone, and say in words what is waited for."""
     state, asked = claims.ask(state, claims.me(state), ground, look)
     if state.silent:
-        why = f"no automatic failover possible: the witness is silent since {state.silent}"
+        why = f"no automatic failover possible: {_trouble(state)}"
     elif state.asked is not None:
-        why = "the witness is asked"
+        why = f"{claims.arbiter(state)} is asked"
     elif not state.register.holders:
         why = "the witness has no register of this module: start the other node too, or run `safekit prim`"
     else:
-        why = f"the witness names {', '.join(state.register.holders)}"
+        why = f"{claims.arbiter(state)} names {', '.join(state.register.holders)}"
     state, said = _stay(state, T if state.asked is not None and not state.silent else NR, why)
     return state, (*asked, *said)
+
+
+def _trouble(state: MirrorState) -> str:
+    """Why the arbiter does not answer."""
+    return state.silent if state.policy is Policy.FENCE else f"the witness is silent since {state.silent}"
 
 
 def _never_primary_before_me(state: MirrorState) -> bool:
@@ -217,6 +224,7 @@ def _decide_wait_both(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ..
     return _stay(state, NR, f"rule rfs_notuptodate_server: {data.why_not_alone(state.record)}")
 
 
+_IT_IS_OFF = "once the other node is off, run `safekit stop` and `safekit prim` here"
 _PROMOTE = "failover is off: start the other node, or run `safekit stop` and `safekit prim` here"
 
 
@@ -228,7 +236,7 @@ def _decide_wait_both_by_register(state: MirrorState, decision: Decision) -> tup
             return _go(state, "alone", "both nodes are back; this one has the data")
         if not claims.names_other(state):
             return _ask_and_wait(state, Ground.TOGETHER)
-        return _stay(state, NR, f"the witness names {state.peer_node}")
+        return _stay(state, NR, f"{claims.arbiter(state)} names {state.peer_node}")
     if decision is Decision.THEIRS:
         return _stay(state, T, "the other node has the data and goes first")
     if decision in (Decision.SPLIT, Decision.FOREIGN):
@@ -262,7 +270,9 @@ def _join(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
 def _decide_second(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     peer, arbitrated = state.peer, claims.arbitrated(state)
     if arbitrated and claims.granted_alone(state) and state.row == "candidate":
-        return _go(state, "promote", "the witness named this node")  # nobody else may serve now, whatever is wished
+        return _go(
+            state, "promote", f"{claims.arbiter(state)} named this node"
+        )  # nobody else may serve now, whatever is wished
     if state.wish is Wish.STOPPED or state.held:
         reason = state.reason if state.wish is Wish.STOPPED else f"rule {state.held[0]}"
         return _go(state, "leave_second", reason)
@@ -326,11 +336,14 @@ def _decide_candidate(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ..
     if claims.consented(state):
         return _go(state, "promote", "remote stop")
     if claims.names_other(state):
-        return _go(state, "leave_second", f"the witness named {state.peer_node}")
+        return _go(state, "leave_second", f"{claims.arbiter(state)} named {state.peer_node}")
     if _went_on_without_me(state):
         return _go(state, "leave_second", "the primary went on without this node")
     if peer.is_(ALONE, PRIM) and (peer.blocked or state.silent):
-        return _go(state, "leave_second", "the witness is silent, and the primary is back: this node gives way")
+        why = f"{claims.arbiter(state)} is silent, and the primary is back: this node gives way"
+        return _go(state, "leave_second", why)
+    if state.policy is Policy.FENCE and state.silent:
+        return _go(state, "leave_second", state.silent, not_proven=state.silent)
     return claims.ask(state, claims.me(state))
 
 
@@ -361,7 +374,7 @@ def _decide_primary(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]
     if _passed_over(state):
         wish = Wish.AUTO if state.wish is not Wish.STOPPED else Wish.STOPPED
         row = "yield_prim" if state.role is PRIM else "yield_alone"
-        return _go(state, row, f"the witness named {state.peer_node}", yielding=False, wish=wish)
+        return _go(state, row, f"{claims.arbiter(state)} named {state.peer_node}", yielding=False, wish=wish)
     if state.replicated and state.data is DataPhase.OFF:
         return _go(state, f"leave_{prefix}", "the data plane was stopped beside a plan")
     holding = _holding(state, True)

@@ -22,6 +22,7 @@ from safekit.automaton.mirror.values import (
     MirrorState,
     Named,
     PeerView,
+    Policy,
     Recorded,
     ResyncBegan,
     Silent,
@@ -226,7 +227,7 @@ def _done(state: MirrorState, event: StepDone) -> MirrorState:
         case Publish():
             return replace(state, fullsync=False)
         case Links(False):
-            return replace(state, peer=PeerView())
+            return replace(state, peer=PeerView(), not_proven="")
         case _:
             return state
 
@@ -341,18 +342,19 @@ def _answered(state: MirrorState, answer: Answered) -> tuple[MirrorState, tuple[
     if asked is None or answer.number != asked.number:
         return state, ()
     state = replace(state, asked=None, silent="", register=Named(answer.epoch, answer.holders))
-    names = ", ".join(answer.holders) or "nobody"
+    names, who = ", ".join(answer.holders) or "nobody", "Fence" if state.policy is Policy.FENCE else "Witness"
     if answer.granted:
-        said = Say("E", f"Witness: granted, epoch {answer.epoch} names {names}", about="the witness")
+        said = Say("E", f"{who}: granted, epoch {answer.epoch} names {names}", about="the witness")
         return replace(state, grant=answer.epoch, refused=None), (said,)
-    said = Say("E", f"Witness: refused, epoch {answer.epoch} names {names}", about="the witness")
+    said = Say("E", f"{who}: refused, epoch {answer.epoch} names {names}", about="the witness")
     return replace(state, refused=replace(asked, number=0)), (said,)
 
 
 def _silent(state: MirrorState, since: str) -> tuple[MirrorState, tuple[Effect, ...]]:
     if state.asked is None or since == state.silent:
         return state, ()
-    said = (Say("C", f"Witness: silent since {since}", about="the witness"),) if since else ()
+    told = f"Fence: {since}" if state.policy is Policy.FENCE else f"Witness: silent since {since}"
+    said = (Say("C", told, about="the witness"),) if since else ()
     return replace(state, silent=since), said
 
 
@@ -395,6 +397,8 @@ def _peer(state: MirrorState, peer: PeerView) -> tuple[MirrorState, tuple[Effect
     )
     if before != after:
         state = replace(state, refused=None)
+    if peer.alive:
+        state = replace(state, not_proven="")
     return replace(state, peer=peer, register=claims.known(state, peer)), said
 
 

@@ -29,6 +29,7 @@ class Policy(StrEnum):
     NONE = "none"  # silence: both nodes may go on alone
     PING = "ping"  # silence, once a machine of the network answers this node (`module/split_brain.py`)
     MANUAL = "manual"  # the primary by itself, the secondary never by itself
+    FENCE = "fence"  # a program that proves the other node off (`claims.py`)
     WITNESS = "witness"  # the register of a third node
 
 
@@ -221,7 +222,9 @@ class MirrorState:
     refused: Ask | None = None
     """The last claim, without its number, when it was refused and nothing has changed since."""
     silent: str = ""
-    """Since when the witness does not answer, in words."""
+    """Since when the witness does not answer, in words; under policy `fence` what the proof failed at."""
+    not_proven: str = ""
+    """Why this node, as secondary, could not prove its silent primary off, and gave way."""
 
     @property
     def answered(self) -> bool:
