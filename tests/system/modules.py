@@ -158,7 +158,7 @@ def farm_config(address: str, *, filter_: str = "on_addr", port: int = 80, insid
   <farm><lan name="default"/></farm>
   <vip>
     <interface_list><interface><virtual_interface type="vmac_directed">
-      <virtual_addr addr="{address}" where="alias"/>
+      <virtual_addr addr="{address}" where="alias" connections="on"/>
     </virtual_interface></interface></interface_list>
     <loadbalancing_list><group name="web">
       {inside}

@@ -7,7 +7,7 @@ from collections import Counter
 
 from tests.system.clients import refused
 from tests.system.farm import NAME, Farm
-from tests.system.product import safekit, wait_state
+from tests.system.product import ask, safekit, wait_state
 
 ALL = {"n1", "n2", "n3"}
 
@@ -17,6 +17,24 @@ def test_each_client_has_one_node_and_keeps_it(farm: Farm) -> None:
     assert set(first.values()) == ALL
     assert farm.visitors.once() == first
     assert min(Counter(first.values()).values()) >= 6
+
+
+def test_what_is_in_force_is_shown_by_each_node(farm: Farm) -> None:
+    served = Counter(farm.visitors.once().values())
+    tables = {}
+    for node in farm.nodes:
+        told = json.loads(safekit(node, f"farm show -m {NAME} --json").out)
+        assert (told["node"], told["in_service"], set(told["nodes"])) == (node.name, True, ALL)
+        (group,) = told["groups"]
+        assert sum(share["buckets"] for share in group["shares"]) == len(group["owners"]) == 4096
+        tables[node.name] = [told["nodes"][owner] for owner in group["owners"]]
+        (address,) = told["addresses"]
+        assert (address["address"], address["resolved_by"] in ALL) == (farm.address, True)
+        assert told["packets"]["local"] + told["packets"]["taken"] >= served[node.name]
+        counted = ask(node, f"modules/{NAME}/resources/connections.{farm.address}")
+        assert int(counted["value"]) >= 0
+        assert f"{NAME} on {node.name}, in service: " in safekit(node, f"farm show -m {NAME} --map").out
+    assert tables["n1"] == tables["n2"] == tables["n3"]
 
 
 def test_death_of_a_node_moves_its_clients_only_and_they_return_with_it(farm: Farm) -> None:
