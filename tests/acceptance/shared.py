@@ -77,6 +77,15 @@ class Shared(Farm):
         wait_for("all have their share", lambda: abs(sum(self.shares().values()) - 100) < 0.5, timeout=30)
         return self
 
+    def change(self, inside: str) -> None:
+        """Have other weights on one node after the other, while it serves."""
+        self.inside = inside
+        for node in self.nodes:
+            config = self.files()["conf/userconfig.xml"].encode()
+            node.write(f"/opt/safekit/modules/{NAME}/conf/userconfig.xml", config)
+            safekit(node, f"config -m {NAME}")
+        self._in_force = (self.filter, inside, self.replaced, dict(self.scripts))
+
     def stop(self, *nodes: Node) -> None:
         """Stop it on these nodes."""
         for node in nodes:

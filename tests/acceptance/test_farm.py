@@ -8,6 +8,7 @@ from collections import Counter
 from tests.acceptance.cases import case, explains
 from tests.acceptance.shared import GROUP, PORT, Shared
 from tests.nodes import Node, wait_for
+from tests.system.clients import refused
 from tests.system.farm import NAME
 from tests.system.modules import NOTES, script
 from tests.system.product import mark, messages, safekit, shown, wait_state
@@ -185,8 +186,12 @@ def test_f9_power_cut_of_a_node(shared: Shared) -> None:
 @case("F10")
 def test_f10_weights_decide_the_shares(bare_shared: Shared) -> None:
     bare_shared.become(inside=hosts(3, 1, 1)).wait_shares(60, 20, 20)
-    bare_shared.become(inside=hosts(1, 1, 0)).wait_shares(50, 50, 0)
+    running = bare_shared.visitors.start()
+    bare_shared.change(hosts(1, 1, 0))
+    bare_shared.wait_shares(50, 50, 0)
     assert "n3" not in bare_shared.answers(40)
+    rounds = bare_shared.visitors.stop(running)
+    assert len(rounds) > 2 and refused(rounds) == [], "nobody noticed"
     shared = bare_shared.become(inside=hosts(1, 64, 4096))
     shared.wait_shares(0, 0, 100)
     n3 = shared.nodes[2]

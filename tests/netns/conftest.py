@@ -66,7 +66,7 @@ class Farm:
         """These nodes are UP, and each learns it."""
         view = self.view(*names)
         for name in names:
-            self.node(name).run(self.vips[name].up, view)
+            self.node(name).run(self.vips[name].up, view, () if self.invisible else None)
         if self.invisible:
             for name in names:
                 self.node(name).run(self.vips[name].up, view, names)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 
 from safekit.config import ConfigError, check_dynamic, safeconf
-from tests.unit.config.samples import light, load, mirror, mirror_vip, rfs
+from tests.unit.config.samples import farm, farm_vip, light, load, mirror, mirror_vip, rfs
 
 CHECK = '<check><tcp ident="web" when="pre"><to addr="192.0.2.1" port="80"/></tcp></check>'
 RULES = '<failover period="1s" handle_time="2s"><![CDATA[a: if (ip.? == down) then stop();]]></failover>'
+GROUP = (
+    '<group name="web"><cluster><host name="n1" power="1"/></cluster>'
+    '<rule port="80" proto="tcp" filter="on_port"/></group>'
+)
 VIP = mirror_vip('<virtual_addr addr="192.0.2.20" where="one_side_alias"/>')
 
 
@@ -38,6 +42,9 @@ def refused(before: str, after: str) -> list[str]:
         (mirror(rfs("/a")), mirror(rfs("/a", attributes='reidetail="on"'))),
         (mirror(), mirror(attributes='failover="on"')),
         (mirror(RULES), mirror(RULES.replace('"1s"', '"1000ms"'))),
+        (farm(farm_vip(GROUP)), farm(farm_vip(GROUP.replace('power="1"', 'power="5"')))),
+        (farm(farm_vip(GROUP)), farm(farm_vip(GROUP + GROUP.replace("web", "tls").replace("80", "443")))),
+        (farm(farm_vip()), farm(farm_vip(GROUP))),
     ],
 )
 def test_what_may_change_is_taken(before: str, after: str) -> None:
@@ -66,6 +73,12 @@ def test_what_may_change_is_taken(before: str, after: str) -> None:
             mirror(VIP),
             mirror(),
             "<vip>: cannot be taken away while the module runs; expected the module stopped",
+        ),
+        (
+            farm(farm_vip(GROUP)),
+            farm(farm_vip(GROUP, addresses='<virtual_addr addr="192.0.2.31" where="alias"/>')),
+            "<virtual_addr addr=\"192.0.2.31\">: cannot change while the module runs; expected '192.0.2.30', "
+            "or the module stopped",
         ),
         (
             mirror(RULES),

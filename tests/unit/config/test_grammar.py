@@ -107,7 +107,7 @@ def test_defaults_and_supported_values_are_values_of_their_attribute(path: str, 
     assert not attribute.unit or attribute.unit in values.MICROSECONDS
 
 
-def test_what_may_change_while_the_module_runs_is_what_the_spec_lists() -> None:
+def test_what_may_change_while_the_module_runs_is_what_the_spec_lists_and_who_serves_whom() -> None:
     dynamic = {path for path, element in elements(userconfig_grammar().root) if element.dyn}
     dynamic |= {path for path, attribute in ATTRIBUTES if attribute.dyn}
     assert dynamic == {
@@ -116,6 +116,7 @@ def test_what_may_change_while_the_module_runs_is_what_the_spec_lists() -> None:
         "safe/service/user",
         "safe/service/errd",
         "safe/service/check",
+        "safe/service/vip/loadbalancing_list",
         *(f"safe/service/@{name}" for name in ("boot", "boot_delay", "maxloop", "loop_interval", "automatic_reboot")),
         *(f"safe/service/rfs/@{name}" for name in ("async", "nbrei", "reitimeout", "reidetail")),
     }

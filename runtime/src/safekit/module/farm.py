@@ -4,8 +4,8 @@ The group is a level, not an event of the automaton: whenever the view or a memb
 brought to the new view, one change after the other. A member counts once it says `up` and as long as it is in the
 view.
 
-Where every node hears every frame (`vmac_invisible`), each says which members its filter follows: who gains a part of the
-clients takes it when the others have let it go, and who leaves lets go before it says so.
+Each says which members its filter follows, so that a part of the clients passes from one to another in turn
+(`vip/farm.py`). Where every node hears every frame (`vmac_invisible`), who leaves lets go before it says so.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from safekit.vip.service import Member, Picture, VipError
 VIEW_S = 15.0
 """How long a node that starts waits for the group's view."""
 WORDS_S = 2.0
-"""How long a node that enters waits for the word of each member of the view."""
+"""How long a node that enters waits for the word of each member of the view, and one that opens or closes for their turn."""
 REPAIR_S = 20.0
 
 
@@ -62,7 +62,9 @@ class FarmModule(Module[FarmState]):
         self._channel_open = False
         self._applying = asyncio.Lock()
         self._applied: dict[str, Member] = {}
-        self._let_go: frozenset[str] = frozenset()
+        self._following_now: frozenset[str] = frozenset()
+        self._agreed = True
+        self._said: list[str] = []
         self._open = True
         super().__init__(surroundings)
         self._macs: dict[str, str] = {}
@@ -161,8 +163,9 @@ class FarmModule(Module[FarmState]):
             self.in_service, self._open = True, opened
             async with self._applying:
                 self._applied = self._members()
-                self._let_go = self._following(self._applied)
-                await asyncio.to_thread(self._vip.up, self._applied, self._let_go)
+                self._agreed = self._have_the_groups(self._applied)
+                self._following_now = self._following(self._applied, self._agreed)
+                await asyncio.to_thread(self._vip.up, self._applied, self._following_now, self._agreed)
         except VipError as error:
             self.in_service = False
             raise StepError(error.message) from error
@@ -193,6 +196,7 @@ class FarmModule(Module[FarmState]):
             return False
         self._open = opened
         await self._apply()
+        await self.wait_until(lambda: {*self._applied} <= self._following_now | {self.around.node}, WORDS_S)
         self.log.write("vipd", "E", f"farm {'opened' if opened else 'closed'} by a script or an administrator")
         return True
 
@@ -201,7 +205,8 @@ class FarmModule(Module[FarmState]):
         while True:
             await asyncio.sleep(REPAIR_S)
             async with self._applying:
-                if self.in_service and await asyncio.to_thread(self._vip.update, self._applied, self._let_go):
+                members, following, agreed = self._applied, self._following_now, self._agreed
+                if self.in_service and await asyncio.to_thread(self._vip.update, members, following, agreed):
                     self.log.write("vip", "C", "addresses or filter were changed by somebody else and are repaired")
 
     async def _leave(self) -> None:
@@ -214,7 +219,7 @@ class FarmModule(Module[FarmState]):
         if self._vip.invisible:
             self._open = False
             await self._apply()
-        self.in_service = False
+        self.in_service, self._said = False, []
         self._publish()
         try:
             async with self._applying:
@@ -241,35 +246,50 @@ class FarmModule(Module[FarmState]):
     def _all_spoke(self) -> bool:
         return self.view is not None and {*self.view.members} <= {*self._payloads, self.around.node}
 
-    def _following(self, members: Mapping[str, Member]) -> frozenset[str]:
-        """The others whose filter follows these members already; told only where every node hears every frame."""
-        if self._vip is None or not self._vip.invisible:
-            return frozenset()
-        wanted = _said_of(members)
+    def _have_the_groups(self, members: Mapping[str, Member]) -> bool:
+        """Whether every member has the balancing groups of this configuration."""
+        others = [name for name in members if name != self.around.node]
+        return all(self._payloads.get(name, {}).get("groups") == self._vip.wanted for name in others)
+
+    def _following(self, members: Mapping[str, Member], agreed: bool) -> frozenset[str]:
+        """The members whose filter follows these already."""
+        wanted = _said_of(members, self._vip.wanted if agreed else self._vip.in_force)
         return frozenset(name for name in members if self._payloads.get(name, {}).get("follows") == wanted)
 
     async def _apply(self) -> None:
         """Bring the filter to the present view."""
         async with self._applying:
             members = self._members()
-            let_go = self._following(members)
-            if not self.in_service or self._vip is None or (members, let_go) == (self._applied, self._let_go):
+            if not self.in_service or self._vip is None:
+                return
+            agreed = self._have_the_groups(members)
+            following = self._following(members, agreed)
+            news = following - self._following_now
+            self._following_now = following
+            if (members, agreed) == (self._applied, self._agreed) and not news & self._vip.waiting_for:
+                self.spawn(self._tell_moved())
                 return
             try:
-                await asyncio.to_thread(self._vip.update, members, let_go)
+                await asyncio.to_thread(self._vip.update, members, following, agreed)
             except VipError as error:
                 self.log.write("vip", "C", f"the filter could not follow the group: {error.message}")
                 return
-            self._applied, self._let_go = members, let_go
+            self._applied, self._agreed = members, agreed
         self._publish()
+        self.spawn(self._tell_moved())
         self.spawn(self._vip.keep_announcing(), "announce")
         self._say_share()
 
     def _say_share(self) -> None:
         members = ", ".join(sorted(self._applied))
+        words = []
         for group, share in self._vip.shares().items():
-            self.log.write("vipd", "E", f"farm membership: {members} (group {group}_0)")
-            self.log.write("vipd", "E", f"farm load: {round(share.of_256)}/256 (group {group}_0)")
+            words.append(f"farm membership: {members} (group {group}_0)")
+            words.append(f"farm load: {round(share.of_256)}/256 (group {group}_0)")
+        if words != self._said:
+            self._said = words
+            for one in words:
+                self.log.write("vipd", "E", one)
         self._note_resources()
         self.around.changed()
 
@@ -307,8 +327,9 @@ class FarmModule(Module[FarmState]):
             "macs": self._macs,
             "s": self.state.role.value,
         }
-        if self._vip is not None and self._vip.invisible:
-            payload["follows"] = _said_of(self._applied)
+        if self._vip is not None:
+            payload["groups"] = self._vip.wanted
+            payload["follows"] = _said_of(self._applied, self._vip.in_force)
         if payload != self._published:
             self._published = payload
             self.spawn(self._send(payload))
@@ -378,6 +399,6 @@ class FarmModule(Module[FarmState]):
         return "not possible: no other node is UP"
 
 
-def _said_of(members: Mapping[str, Member]) -> str:
-    """The members as one word, a minus before those that take no share."""
-    return " ".join(name if member.open else f"-{name}" for name, member in sorted(members.items()))
+def _said_of(members: Mapping[str, Member], groups: str) -> str:
+    """What a filter follows in one line: the members, a minus before those that take no share, and the groups."""
+    return " ".join([*(name if member.open else f"-{name}" for name, member in sorted(members.items())), groups])

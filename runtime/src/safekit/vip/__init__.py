@@ -17,17 +17,21 @@ Farm (`farm.py`):
                                                 identity: the same text on every node; nodes: all of cluster.xml
     vip.plan() -> tuple[Placement, ...]
     vip.macs() -> dict[str, str]                this node's part of the membership payload (JSON-ready)
-    vip.up(view: Mapping[str, Member], let_go=()) -> None
+    vip.up(view: Mapping[str, Member], following=None, agreed=True) -> None
                                                 filter, then addresses, then announcement; the view holds this node too
-    vip.update(view, let_go=()) -> bool         True: the kernel was changed; False: nothing to write. Also repairs what
-                                                a stranger removed
+    vip.update(view, following=None, agreed=True) -> bool
+                                                True: the kernel was changed; False: nothing to write. Also repairs what
+                                                a stranger removed. `following`: whose filter follows this view already;
+                                                `agreed`: every member has the groups of this configuration
+    vip.waiting_for -> frozenset[str]           who has to follow before this node does all that the view asks of it
+    vip.wanted, vip.in_force -> str             what tells the configured groups, and those in force, from others
     vip.down(tcpreset: bool) -> Released        connections, addresses, then filter
     vip.held() -> bool                          every address is there and the filter is in force
     vip.shares() -> dict[str, Share]            this node, per group ("web" -> Share(1366, 33.3)); zero before `up`
     vip.owners() -> dict[str, dict[str, int]]   group -> node -> buckets, for the console
     vip.counters() -> dict[str, int]            packets: local, taken, second_chance, refused, forwarded_NODE, left
     vip.was_open() -> bool                      this node took its share when a daemon wrote the filter last
-    vip.invisible -> bool                       every node hears every frame: `let_go` says which members follow the view
+    vip.invisible -> bool                       every node hears every frame
     vip.picture() -> Picture | None             all of it for a person, with the connections of each address
     await vip.keep_announcing()                 as above; start it anew after each `up` and `update`
 

@@ -3,20 +3,21 @@
 
 Order is safety: the filter is in force before an address is set and until it is gone, so that at no moment two nodes
 take one packet. What a node does follows from the configuration, the cluster's identity and the view only; nodes with
-the same view agree.
+the same view agree. Groups that a configuration changes come into force when every member has them (`inforce.py`).
 
-With `vmac_directed` one node receives a frame and decides about it, so nodes may disagree for a moment. With
-`vmac_invisible` all receive it: a bucket that a node gains from a living member stays that one's until it is known to have
-let it go.
+Buckets pass from a living member to another in turn. With `vmac_directed` one node receives a frame and decides about it: the
+taker follows a view first, and asks the former owner about connections that it does not know (`ruleset.py`); the others hand
+on to it when it said so. With `vmac_invisible` all receive a frame: the giver follows first, and the taker takes when it said so.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from safekit.vip import buckets, netlink, sockets
+from safekit.vip import buckets, inforce, netlink, sockets
 from safekit.vip.addresses import Addresses
 from safekit.vip.announce import Announcements
 from safekit.vip.filter import FarmFilter
@@ -24,6 +25,7 @@ from safekit.vip.invisible import Heard
 from safekit.vip.ruleset import FarmRules
 from safekit.vip.service import (
     AddressUse,
+    BalancingGroup,
     FarmService,
     Flow,
     Member,
@@ -39,22 +41,26 @@ from safekit.vip.services import ServiceMap, services
 
 Owners = tuple[tuple[str | None, ...], ...]
 Former = tuple[Mapping[int, str], ...]
+Groups = tuple[BalancingGroup, ...]
 RECORD = "farm.json"
 
 
 class FarmRecord:
-    """The last view and its former owners, in the module's run directory: what a restarted daemon goes on with."""
+    """The last view, its groups and their former owners, in the module's run directory: what a restarted daemon goes on
+    with.
+    """
 
     def __init__(self, run: Path) -> None:
         self._path = run / RECORD
 
-    def write(self, view: View, former: Former) -> None:
+    def write(self, view: View, former: Former, groups: Groups) -> None:
         """Keep them; untouched if equal."""
         content = json.dumps(
             {
                 "view": {
                     name: {"macs": dict(member.macs), "open": member.open} for name, member in sorted(view.items())
                 },
+                "groups": inforce.written(groups),
                 "former": [{str(bucket): name for bucket, name in sorted(table.items())} for table in former],
             }
         )
@@ -65,15 +71,16 @@ class FarmRecord:
         temporary.write_text(content)
         temporary.replace(self._path)
 
-    def read(self) -> tuple[dict[str, Member], Former] | None:
+    def read(self) -> tuple[dict[str, Member], Former, Groups] | None:
         """What was kept; None if nothing was."""
         try:
             content = json.loads(self._path.read_text())
             view = {name: Member(entry["macs"], entry["open"]) for name, entry in content["view"].items()}
+            groups = inforce.read(content["groups"])
             former = [{int(bucket): name for bucket, name in table.items()} for table in content["former"]]
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None  # nobody's, or damaged: then the filter is written anew
-        return view, tuple(former)
+        return view, tuple(former), groups
 
     def forget(self) -> None:
         """The module is down."""
@@ -90,6 +97,7 @@ class FarmVip:
         self.module = module
         self.node = node
         self._service = service
+        self._wanted = service.groups
         self._nodes = tuple(nodes)
         self._identity = f"{identity}|{module}"
         self._seed = buckets.hash_seed(self._identity)
@@ -100,6 +108,8 @@ class FarmVip:
         self._record = FarmRecord(run)
         self._rules: FarmRules | None = None
         self._announcements = Announcements()
+        self.waiting_for: frozenset[str] = frozenset()
+        """The members that have to follow before this node does all that a view asks of it."""
 
     def plan(self) -> tuple[Placement, ...]:
         """Where each address goes. VipError if one cannot be placed or belongs to another. Touches nothing."""
@@ -119,15 +129,26 @@ class FarmVip:
         """Whether every node hears what goes to an address of this module (`vmac_invisible`)."""
         return any(one.vmac for one in self._service.addresses)
 
-    def up(self, view: View, let_go: Container[str] = ()) -> None:
-        """Filter in force, addresses set, announced. `view`: every UP node with this one. `let_go`: the members that
-        follow this view already, which matters to `vmac_invisible` only.
-        """
-        self._follow(view, let_go)
+    @property
+    def wanted(self) -> str:
+        """What tells the groups of the configuration from others."""
+        return inforce.digest(self._wanted)
 
-    def update(self, view: View, let_go: Container[str] = ()) -> bool:
+    @property
+    def in_force(self) -> str:
+        """The same of the groups that are in force, which the configuration may have left behind."""
+        return inforce.digest(self._service.groups)
+
+    def up(self, view: View, following: Container[str] | None = None, agreed: bool = True) -> None:
+        """Filter in force, addresses set, announced. `view`: every UP node with this one. `following`: the members
+        whose filter follows this view already, None if nobody has to be waited for. `agreed`: every member has the groups
+        of this configuration; until then those that were in force stay so.
+        """
+        self._follow(view, following, agreed)
+
+    def update(self, view: View, following: Container[str] | None = None, agreed: bool = True) -> bool:
         """Follow a new view; also puts back what a stranger removed. True if the kernel was changed."""
-        return self._follow(view, let_go)
+        return self._follow(view, following, agreed)
 
     def down(self, tcpreset: bool) -> Released:
         """Reset the connections if asked, remove the addresses, then the filter; also after a crash or with another
@@ -155,7 +176,7 @@ class FarmVip:
         """What this node serves of each group; nothing before `up` and after `down`."""
         if self._rules is None:
             return {group.name: Share(0, 0.0) for group in self._service.groups}
-        tables = zip(self._service.groups, self._rules.owners, strict=True)
+        tables = zip(self._rules.groups, self._rules.owners, strict=True)
         return {group.name: buckets.share(owners, self.node) for group, owners in tables}
 
     def owners(self) -> dict[str, dict[str, int]]:
@@ -163,7 +184,7 @@ class FarmVip:
         if self._rules is None:
             return {group.name: {} for group in self._service.groups}
         nodes = sorted({self.node, *self._rules.members})
-        tables = zip(self._service.groups, self._rules.owners, strict=True)
+        tables = zip(self._rules.groups, self._rules.owners, strict=True)
         return {group.name: {node: owners.count(node) for node in nodes} for group, owners in tables}
 
     def counters(self) -> dict[str, int]:
@@ -194,7 +215,7 @@ class FarmVip:
         """
         await self._announcements.repeat()
 
-    def _follow(self, view: View, let_go: Container[str]) -> bool:
+    def _follow(self, view: View, following: Container[str] | None, agreed: bool) -> bool:
         if self.node not in view:
             raise VipError(
                 "vip.member", f"the view {sorted(view)} does not hold this node, {self.node}", node=self.node
@@ -203,13 +224,16 @@ class FarmVip:
         silent = self._rules is None
         if silent:
             self._adopt(placements)
+        if agreed:
+            self._put_in_force(self._wanted)
         owners = self._owners_in(view)
-        if self.invisible:
-            owners = self._once_let_go(view, owners, let_go)
+        self.waiting_for = frozenset()
+        if following is not None:
+            owners = self._in_turn(view, owners, following)
         rules = self._rules_for(view, placements, owners, self._former(view, owners))
         first = self._rules is None
         lost = not rules.members if self._rules is None else not set(self._rules.members) <= set(rules.members)
-        self._record.write(view, rules.former)
+        self._record.write(view, rules.former, rules.groups)
         try:
             changed = self._filter.apply(rules, self._kept(rules))
             changed = self._heard.hear(placements) or changed
@@ -236,15 +260,22 @@ class FarmVip:
         recorded = self._record.read()
         if recorded is None:
             return
-        view, former = recorded
-        if self.node not in view or len(former) != len(self._service.groups):
+        view, former, groups = recorded
+        if self.node not in view or len(former) != len(groups):
             return
         try:
+            self._put_in_force(groups)
             rules = self._rules_for(view, placements, self._owners_in(view), former)
         except VipError:
+            self._put_in_force(self._wanted)
             return  # the configuration has another address now
         if self._filter.adopt(rules):
             self._rules = rules
+
+    def _put_in_force(self, groups: Groups) -> None:
+        """Decide by these groups from now on."""
+        self._services = services(groups, [one.address for one in self._service.addresses])
+        self._service = replace(self._service, groups=groups)
 
     def _rules_for(
         self, view: View, placements: tuple[Placement, ...], owners: Owners, former: tuple[Mapping[int, str], ...]
@@ -286,18 +317,41 @@ class FarmVip:
         return wires
 
     def _owners_before(self, view: View) -> Owners:
-        """Who owned what before this view."""
+        """Who owned what before this view. A group that was not there before had no owners."""
         if self._rules is not None:
-            return self._rules.owners
+            tables = zip(self._rules.groups, self._rules.owners, strict=True)
+            before = {group.name: owners for group, owners in tables}
+            nobody = (None,) * buckets.BUCKETS
+            return tuple(before.get(group.name, nobody) for group in self._service.groups)
         return self._owners_in({name: member for name, member in view.items() if name != self.node})
 
-    def _once_let_go(self, view: View, owners: Owners, let_go: Container[str]) -> Owners:
-        """The owners, but what this node gains from a living member that has not let it go is still that one's."""
-        held = {name for name in view if name != self.node and name not in let_go}
-        return tuple(
-            tuple(was if one == self.node and was in held else one for one, was in zip(now, before, strict=True))
-            for now, before in zip(owners, self._owners_before(view), strict=True)
-        )
+    def _in_turn(self, view: View, owners: Owners, following: Container[str]) -> Owners:
+        """The owners, but a bucket stays its former owner's until the one who is to act first has followed: who lets it go
+        where all hear a frame, who takes it where one decides. A node that is gone is waited for by nobody.
+        """
+        self.waiting_for = frozenset()
+        awaited = {name for name in view if name != self.node and name not in following}
+        if not awaited:
+            return owners
+        found = set()
+        giver_first = self.invisible
+
+        def turn(now: str | None, was: str | None) -> str | None:
+            first = (was if now == self.node else None) if giver_first else now
+            if now == was or was not in view or first not in awaited:
+                return now
+            found.add(first)
+            return was
+
+        made: dict[tuple[int, int], tuple[str | None, ...]] = {}  # groups with the same weights have the same tables
+        tables = []
+        for table, before in zip(owners, self._owners_before(view), strict=True):
+            if (id(table), id(before)) not in made:
+                turned = tuple(map(turn, table, before))
+                made[id(table), id(before)] = table if turned == table else turned
+            tables.append(made[id(table), id(before)])
+        self.waiting_for = frozenset(found)
+        return tuple(tables)
 
     def _former(self, view: View, owners: Owners) -> tuple[Mapping[int, str], ...]:
         """Per group: buckets of this node that a living member owned before this view (spec §5.3 leaves it open; we
@@ -308,7 +362,9 @@ class FarmVip:
         """
         before = self._owners_before(view)
         nothing: Mapping[int, str] = {}
-        kept = self._rules.former if self._rules is not None else (nothing,) * len(owners)
+        known = zip(self._rules.groups, self._rules.former, strict=True) if self._rules is not None else ()
+        earlier_by_name = {group.name: former for group, former in known}
+        kept = [earlier_by_name.get(group.name, nothing) for group in self._service.groups]
         result: list[Mapping[int, str]] = []
         made: dict[tuple[int, int, int], dict[int, str]] = {}  # groups with the same weights have the same tables
         for now, was, earlier in zip(owners, before, kept, strict=True):
