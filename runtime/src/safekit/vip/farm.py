@@ -13,6 +13,7 @@ on to it when it said so. With `vmac_invisible` all receive a frame: the giver f
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +109,7 @@ class FarmVip:
         self._record = FarmRecord(run)
         self._rules: FarmRules | None = None
         self._announcements = Announcements()
+        self._changing = threading.Lock()
         self.waiting_for: frozenset[str] = frozenset()
         """The members that have to follow before this node does all that a view asks of it."""
 
@@ -144,11 +146,13 @@ class FarmVip:
         whose filter follows this view already, None if nobody has to be waited for. `agreed`: every member has the groups
         of this configuration; until then those that were in force stay so.
         """
-        self._follow(view, following, agreed)
+        with self._changing:
+            self._follow(view, following, agreed)
 
     def update(self, view: View, following: Container[str] | None = None, agreed: bool = True) -> bool:
         """Follow a new view; also puts back what a stranger removed. True if the kernel was changed."""
-        return self._follow(view, following, agreed)
+        with self._changing:
+            return self._follow(view, following, agreed)
 
     def down(self, tcpreset: bool) -> Released:
         """Reset the connections if asked, remove the addresses, then the filter; also after a crash or with another
@@ -166,11 +170,14 @@ class FarmVip:
         return Released(tuple(map(str, removed)), count, note)
 
     def held(self) -> bool:
-        """True if every address is here and the filter of the last view is in force."""
-        rules = self._rules
-        if rules is None or not self._addresses.held(self._service.addresses):
-            return False
-        return self._filter.in_force(rules) == rules.digest
+        """True if every address is here and the filter of the last view is in force. Asked in the middle of a change, it
+        answers after it.
+        """
+        with self._changing:
+            rules = self._rules
+            if rules is None or not self._addresses.held(self._service.addresses):
+                return False
+            return self._filter.in_force(rules) == rules.digest
 
     def shares(self) -> dict[str, Share]:
         """What this node serves of each group; nothing before `up` and after `down`."""
