@@ -441,6 +441,21 @@ def test_checkers_and_the_watch_over_processes_are_turned_off_and_on(
     assert f"{name} " in safekit("cmdlog").out
 
 
+def test_why_names_the_cause_of_an_earlier_turn_and_what_is_switched_off(db: NodeThread, safekit: Command) -> None:
+    dates = [datetime(2026, 1, 2, 3, 4, second, tzinfo=UTC) for second in range(4)]
+    heard = Cause(dates[1], "Remote state WAIT Transient (stopstart called by ip_failure)")
+    db.write_change(Change(dates[0], 1, "SECOND", "Ready", "synchronised with the primary", (), True))
+    db.write_change(Change(dates[1], 2, "SECOND", "Transient", "remote stop", (heard,), False))
+    db.write_change(Change(dates[2], 2, "ALONE", "Ready", "remote stop", (), True))
+    db.write_change(Change(dates[3], 3, "PRIM", "Ready", "the other node is SECOND Ready", (), True))
+    safekit("checker", "off", "-m", "db")
+    (line,) = safekit("why", "-m", "db", "-1").out.splitlines()
+    local = dates[2].astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    turn = "remote stop; Remote state WAIT Transient (stopstart called by ip_failure)"
+    assert line.endswith(f"it serves since {local}: {turn}; switched off: checker")
+    assert safekit("why", "-m", "db").out.count("\n") == 2, "the chain shows the last move alone"
+
+
 def test_why_answers_in_one_line_and_shows_what_led_there(db: NodeThread, safekit: Command) -> None:
     began, later = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
     cause = Cause(began, "Resource tcp.web set to down by tcp")
