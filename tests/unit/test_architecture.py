@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging.config
 import re
 import tomllib
 from pathlib import Path
@@ -59,5 +60,7 @@ def test_every_folder_says_what_lives_there() -> None:
 
 def test_arrows_point_down_the_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PACKAGE.parent))
+    # It would silence the loggers of every later test.
+    monkeypatch.setattr(logging.config, "dictConfig", lambda _: None)
     code = lint_imports(str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)
     assert code == 0, capsys.readouterr().out
