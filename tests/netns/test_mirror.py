@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from safekit.membership.release import release
 from safekit.vip import netlink
 from safekit.vip.addresses import Addresses, local_mac
 from safekit.vip.mirror import MirrorVip
@@ -201,3 +202,15 @@ def test_the_ethernet_address_of_an_interface(lab: Lab) -> None:
     assert n1.run(local_mac, "eth0") == n1.mac
     with pytest.raises(VipError, match="this node has no interface eth7"):
         n1.run(local_mac, "eth7")
+
+
+def test_what_the_pulse_releases_is_gone_and_can_be_taken_again(lab: Lab, mirror: Mirror) -> None:
+    n1, vip = lab.servers["n1"], mirror("n1")
+    n1.run(vip.take)
+    n1.run(release, n1.run(vip.places))
+    ours = {address.address for address in BOTH}
+    assert not {entry.address for entry in n1.run(netlink.addresses)} & ours
+    n1.run(release, n1.run(vip.places))
+    n1.run(vip.take)
+    assert n1.run(vip.held)
+    n1.run(vip.release, False)

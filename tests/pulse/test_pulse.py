@@ -25,6 +25,8 @@ from safekit.membership import (
     Disconnected,
     GroupState,
     HeartbeatState,
+    LeaseAsks,
+    LeaseEnded,
     LinkDown,
     LinkTrouble,
     LinkUp,
@@ -41,6 +43,7 @@ from safekit.membership import (
     ViewChanged,
 )
 from safekit.membership.beat import NOTICE, Beat, decode, encode, encode_payload
+from safekit.membership.channels import PROMISE
 from safekit.membership.sealed import Incarnation, Opened, Opener, Sealer
 from tests.pulse.nodes import KEY, SOURCES, PulseNode, farm, free_port, mirror
 
@@ -113,6 +116,41 @@ async def test_what_is_published_is_at_the_peer_at_once(pair: Pair) -> None:
         await n2.heard(PeerPayload("mirror:db", "n1", {"state": "WAIT", "number": number}))
         took.append(time.monotonic() - began)
     assert sorted(took)[5] < 0.05, "half a pulse, if it waited for one"
+
+
+async def leased(node: Nodes, port: int, timeout: float, length: float) -> Pair:
+    """n1 needs a lease, and n2 promises to act on no silence but one that it is told of."""
+    n1, n2 = node("n1"), node("n2")
+    await n1.start(mirror("n1", "n2", ADDRESSES, port, timeout=timeout), payload={"state": "PRIM"})
+    await n2.start(mirror("n2", "n1", ADDRESSES, port, timeout=timeout), payload={"state": "SECOND"})
+    await n2.heard(PeerAlive("mirror:db", "n1"))
+    state = n2.client.state("mirror:db")
+    assert isinstance(state, HeartbeatState)
+    promise = {"state": "SECOND", PROMISE: state.losses + 1}
+    await n2.client.publish("mirror:db", promise)
+    await n1.heard(PeerPayload("mirror:db", "n2", promise))
+    await n1.client.lease("mirror:db", length, True)
+    return n1, n2
+
+
+async def test_a_lease_lasts_as_long_as_a_secondary_that_promises_answers(node: Nodes, port: int) -> None:
+    n1, n2 = await leased(node, port, timeout=6.0, length=6.0)
+    await asyncio.sleep(5.0)
+    assert n1.count(LeaseEnded) == 0, n1.told
+    n2.kill_pulse()
+    await n1.until(lambda: n1.count(LeaseEnded) == 1, limit=30.0)
+    kinds = [type(event) for event in n1.told]
+    assert LeaseAsks in kinds[: kinds.index(LeaseEnded)], "the witness is asked first"
+    assert PeerLost not in kinds[: kinds.index(LeaseEnded)], "who could be passed over gives up before silence counts"
+
+
+async def test_a_lease_outlives_a_kill_of_the_pulse_while_the_other_node_answers(node: Nodes, port: int) -> None:
+    n1, _ = await leased(node, port, timeout=30.0, length=20.0)
+    n1.kill_pulse()
+    n1.start_pulse()
+    await n1.until(lambda: n1.count(Disconnected) == 1 and n1.client.connected)
+    await asyncio.sleep(7.0)
+    assert n1.count(LeaseEnded) == 0, n1.told
 
 
 async def test_removed_channel_is_lost_at_once_and_marked_as_left(pair: Pair) -> None:

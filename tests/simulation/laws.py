@@ -12,6 +12,8 @@ What policy `none` can promise, and what is checked here:
 Policy `witness` promises more, in every weather, unless an administrator forces:
 
 * At no time two nodes may answer a write without their peer.
+* At no time two nodes have the address or run the application (a machine that stands still does neither), whatever is cut and
+  however long one stood still: where another could be named, a node runs it on a lease.
 * There is one history: every acknowledged write is on the next primary, unless the only machine that had it, or both,
   lost their memory since.
 * The epoch of the register in a record never goes back.
@@ -63,8 +65,11 @@ class Laws:
         """What must hold between any two things that happen."""
         if self.world.policy is Policy.NONE or self.world.forced:
             return
-        if all(node.plane.free for node in self.world.nodes.values()):
+        nodes = tuple(self.world.nodes.values())
+        if all(node.plane.free for node in nodes):
             self.broken("two nodes may answer writes without each other")
+        if self.world.lease_s and all(node.up and not node.paused and (node.running or node.vip) for node in nodes):
+            self.broken("two nodes serve at the same time")
 
     def broken(self, sentence: str) -> None:
         """Stop here."""
@@ -181,7 +186,12 @@ class Laws:
         if not record.consistent or node.copy.partial or not record.generation:
             self.broken(f"{node.name} starts by itself on inconsistent or never synchronised data")
         named = state.policy in (Policy.WITNESS, Policy.FENCE) and state.grant > record.granted
-        if not state.peer.alive and not data.may_start_alone(record) and not named:
+        given = (
+            state.lapsed
+            and state.peer.record.holder is Holder.PEER
+            and state.peer.record.generation == record.generation
+        )
+        if not state.peer.alive and not data.may_start_alone(record) and not named and not given:
             self.broken(f"{node.name} starts by itself though its record says {record.holder}")
 
     def _ready(self, node: Node) -> None:

@@ -19,6 +19,7 @@ from safekit.automaton.mirror import (
     DataPhase,
     DataSaid,
     Event,
+    Lapsed,
     MirrorState,
     PeerView,
     Policy,
@@ -58,6 +59,7 @@ from safekit.automaton.vocabulary import (
     Withdraw,
 )
 from tests.simulation.fence import Fence
+from tests.simulation.guard import Guard
 from tests.simulation.plane import Copy, Plane, Refused
 from tests.simulation.pulse import Pulse
 from tests.simulation.witness import Claimant
@@ -101,6 +103,7 @@ class Node:
         """What a `<service>` says beside its defaults: `failover`, `defaultprim`."""
         self.plane = Plane(self, self.copy)
         self.pulse = Pulse(self)
+        self.guard = Guard(self, world.lease_s)
         self.claimant = self._claims()
         self.state = self._fresh()
 
@@ -115,7 +118,9 @@ class Node:
     def _fresh(self) -> MirrorState:
         nonce = f"{self.name}{self.boots}"
         known = (self.name, self.peer_name, nonce, self.world.replicated)
-        return MirrorState(*known, record=self.record_on_disk, policy=self.world.policy, **self.configuration)
+        return MirrorState(
+            *known, record=self.record_on_disk, policy=self.world.policy, lease=self.world.lease_s, **self.configuration
+        )
 
     # --- events in, effects out ---------------------------------------------------------------------------------------
 
@@ -159,6 +164,7 @@ class Node:
         if word != self.pulse.word:
             self.version += 1
             self.pulse.say(replace(word, version=self.version))
+        self.guard.told()
         self.world.laws.moved(self, before)
 
     def _carry_out(self, effect: Effect) -> None:
@@ -241,6 +247,8 @@ class Node:
         try:
             if self.world.step_fails(step_):
                 raise Refused("no luck")
+            if self.guard.cut and step_ == Vip(True):
+                raise Refused("the lease of this node ran out")
             match step_:
                 case Vip(up):
                     self.vip = up
@@ -306,7 +314,7 @@ class Node:
         name = f"{script.name} force" if script.force else script.name
         self.scripts.append(name)
         self.order.append(name)
-        if script.name == "start_prim":
+        if script.name == "start_prim" and not self.guard.cut:
             self.running = True
             self.world.laws.application_started(self)
             self._write_now_and_then(self.boots)
@@ -375,6 +383,8 @@ class Node:
         assert state == self.state, "the codec changed the state"
         self.state = state
         self.claimant = self._claims()
+        if self.guard.cut:
+            self.tell(Lapsed("while the daemon was away"))
         self.tell(self.pulse.view)
         if self.world.replicated and state.data is not DataPhase.OFF:
             found = self.plane.status()
@@ -402,6 +412,7 @@ class Node:
         self.world.laws.crashed(self, self.copy.memory - survives)
         self.copy.memory, self.copy.disk = set(survives), set(survives)
         self.up = self.daemon = self.paused = self.running = self.vip = False
+        self.guard.stop()
         self._script = None
         self._waiting.clear()
         self.plane.killed(with_the_machine=True)
@@ -436,6 +447,7 @@ class Node:
             return
         self.world.note(self.name, "awake")
         self.paused = False
+        self.guard.woke()
         self.pulse.woke()
         while self._waiting and not self.paused:
             self._waiting.popleft()()

@@ -7,12 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+from safekit import lease
 from safekit.automaton.data import DataRecord, Holder
 from safekit.automaton.mirror import Answered, MirrorState, Named, PeerView, Policy, claims, step
 from safekit.automaton.register import Claim, Ground, Register, Verdict
 from safekit.automaton.vocabulary import Ask, Readiness, Role, Wish
+from safekit.lease import Leases
+from tests.simulation import guard
+from tests.simulation.guard import Guard
 from tests.simulation.laws import Broken
-from tests.simulation.network import BEATS, DATA
+from tests.simulation.network import BEATS, DATA, WITNESS
 from tests.simulation.node import Node
 from tests.simulation.weather import live
 from tests.simulation.witness import Witness
@@ -81,6 +85,48 @@ def answered_before_it_is_durable(patch: Patch) -> None:
 
     patch.setattr(Witness, "hear", hear)
     patch.setattr(Witness, "crash", crash)
+
+
+def without_a_lease(patch: Patch) -> None:
+    """A primary that hears nobody runs its application until it hears somebody."""
+    patch.setattr(guard, "leased", lambda _state: False)
+
+
+def nothing_held_back(patch: Patch) -> None:
+    """The witness names the other node at once, whatever it renewed."""
+    patch.setattr(Leases, "hold_back", lambda *_: 0.0)
+
+
+def gives_up_too_late(patch: Patch) -> None:
+    """A lease is longer than what the other node and the witness wait for."""
+    patch.setattr(lease, "GIVES_UP", 2.0)
+
+
+def stands_still(seed: int) -> None:
+    """The primary's machine stands still until the other node serves, and then goes on."""
+    world = World(seed, policy=Policy.WITNESS)
+    world.pair()
+    world.run(world.clock.between(0, 5))
+    world.stormy = True
+    world.n1.pause()
+    assert world.until(lambda: world.n2.running, 60), world.story()
+    world.run(world.clock.between(0, 5))
+    world.n1.wake()
+    world.run(30)
+    assert world.until(lambda: world.at_rest, 120), world.story()
+
+
+def hears_late(seed: int) -> None:
+    """The beats of the primary reach the other node no more; answers that were long under way reach the primary."""
+    world = World(seed, policy=Policy.WITNESS)
+    world.pair()
+    world.stormy, world.scripts_s = True, (0.02, 0.1)
+    world.network.cuts |= {(WITNESS, "n1"), (DATA, "n1"), (DATA, "n2")}
+    world.network.delay_s = 2.0
+    world.run(world.clock.between(0, 2))
+    world.network.cuts |= {(BEATS, "n1"), (BEATS, "n2")}
+    world.network.delay_s = 0.01
+    world.run(20)
 
 
 def named_alone_and_dark(seed: int) -> None:
@@ -159,6 +205,35 @@ def test_a_record_of_both_tells_that_the_register_went_on_since_it_was_heard() -
     assert heard.register == stale, "`me` may stand on a consent: it says nothing about the register"
 
 
+def test_a_primary_that_stood_still_never_serves_beside_the_other() -> None:
+    for seed in range(20):
+        stands_still(seed)
+
+
+def test_who_does_not_look_at_its_lease_when_it_goes_on_serves_beside_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Guard, "woke", lambda _: None)
+    with pytest.raises(Broken, match="two nodes serve"):
+        for seed in range(20):
+            stands_still(seed)
+
+
+def test_an_answer_that_was_long_under_way_renews_no_more_than_when_it_was_asked() -> None:
+    for seed in range(20):
+        hears_late(seed)
+
+
+def test_a_lease_that_counts_from_the_answer_lets_two_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    def renewed(keeper: Guard, _sent_at: float) -> None:
+        keeper.lease = keeper.lease.renewed(keeper.node.clock.now)
+
+    monkeypatch.setattr(Guard, "renewed", renewed)
+    with pytest.raises(Broken, match="two nodes serve"):
+        for seed in range(60):
+            hears_late(seed)
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("dropped", "sentence"),
@@ -168,7 +243,10 @@ def test_a_record_of_both_tells_that_the_register_went_on_since_it_was_heard() -
         (published_before_the_register, "the register does not name"),
         (unclean_counts_as_holder, "by itself|acknowledged write|two primaries|two nodes"),
         (consent_to_what_was_lost, "by itself|acknowledged write|two primaries|two nodes"),
-        (silence_counts_as_consent, "two nodes may answer writes|acknowledged write"),
+        (silence_counts_as_consent, "by itself|two nodes may answer writes|acknowledged write"),
+        (without_a_lease, "two nodes serve"),
+        (nothing_held_back, "two nodes serve"),
+        (gives_up_too_late, "two nodes serve"),
         (answered_before_it_is_durable, "the pair is|two nodes may answer writes|acknowledged write|goes back"),
     ],
 )

@@ -4,6 +4,7 @@ to rest."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 
 from safekit.automaton.mirror import Policy, refusal
 from safekit.automaton.vocabulary import Action, Command, Readiness, Role, Wish
@@ -220,10 +221,10 @@ class Weather:
 
 def live(seed: int, policy: Policy = Policy.NONE) -> World:
     """One whole life of a pair from one seed."""
-    world = World(seed, policy=policy)
+    timeout_s = Random(seed).choice((2.5, 3.0, 5.0))
+    world = World(seed, policy=policy, timeout_s=timeout_s)
     random = world.clock.random
     world.network.delay_s = random.choice((0.01, 0.05, 0.3))
-    world.timeout_s = random.choice((2.5, 3.0, 5.0))
     world.scripts_s = random.choice(((0.02, 0.2), (0.05, 1.0), (0.5, 4.0)))
     calm = random.random() < 0.4
     if random.random() < 0.9:

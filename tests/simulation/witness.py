@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from safekit.automaton.mirror import Answered, Silent
 from safekit.automaton.register import Claim, Register, Verdict, decide
 from safekit.automaton.vocabulary import Ask
+from safekit.lease import Leases
 from tests.simulation.network import WITNESS
 
 if TYPE_CHECKING:
+    from tests.simulation.guard import Guard
     from tests.simulation.node import Node
     from tests.simulation.world import World
 
@@ -29,12 +31,19 @@ class Witness:
         self.up = True
         self.disk: Register | None = None
         self._life = 0
-        self._queue: deque[tuple[Claim, Callable[[Verdict], None]]] = deque()
+        self._queue: deque[tuple[Claim, Callable[[Verdict | None], None]]] = deque()
+        self._leases = Leases(0.0)
         self._seen: dict[tuple[str, str], int] = {}
         self._busy = False
 
-    def hear(self, claim: Claim, answer: Callable[[Verdict], None]) -> None:
-        """A claim arrived."""
+    def look(self, node: str, answer: Callable[[], None]) -> None:
+        """A node that runs the application asks for its lease; answered only when it is renewed."""
+        named = self.up and self.disk is not None and node in self.disk.holders
+        if named and self._leases.renew(node, self.world.lease_s, self.clock.now):
+            answer()
+
+    def hear(self, claim: Claim, answer: Callable[[Verdict | None], None]) -> None:
+        """A claim arrived; answered with None while it is held back."""
         if not self.up:
             return
         life = (claim.node, claim.boot)
@@ -54,6 +63,11 @@ class Witness:
             self._work()
             return
         assert register is not None
+        excluded = frozenset() if self.disk is None else self.disk.holders - claim.wanted
+        if self._leases.hold_back(excluded, self.world.lease_s, self.clock.now):
+            answer(None)
+            self._work()
+            return
         self._busy, life = True, self._life
 
         def durable() -> None:
@@ -61,6 +75,7 @@ class Witness:
                 return
             self._busy = False
             self.disk = register
+            self._leases.decided(excluded)
             self.world.note("witness", f"epoch {register.epoch} names {sorted(register.holders)}")
             answer(verdict)
             self._work()
@@ -76,8 +91,9 @@ class Witness:
             self._seen.clear()
 
     def boot(self) -> None:
-        """Power again."""
-        self.up = True
+        """Power again; the leases that were noted are forgotten."""
+        if not self.up:
+            self.up, self._leases = True, Leases(self.clock.now)
 
 
 class Claimant:
@@ -92,6 +108,17 @@ class Claimant:
         """Put this claim until it is answered."""
         self._asked, self._answered_at = asked, self.node.clock.now
         self._send(asked)
+
+    def look(self, guard: Guard) -> None:
+        """Ask for a renewal of the lease; it counts from now."""
+        node, sent_at = self.node, self.node.clock.now
+
+        def renewed() -> None:
+            if node.up and not node.paused:
+                guard.renewed(sent_at)
+
+        witness = node.world.witness
+        self._travels(node.name, lambda: witness.look(node.name, lambda: self._travels("witness", renewed)))
 
     def withdraw(self) -> None:
         """Nothing is asked any more."""
@@ -118,8 +145,14 @@ class Claimant:
             node.tell(Silent(f"{self._answered_at:.0f}"))
         node.later(REPEAT_S, lambda: self._send(asked))
 
-    def _reply(self, verdict: Verdict) -> None:
-        self._travels("witness", lambda: self._hear(verdict))
+    def _reply(self, verdict: Verdict | None) -> None:
+        self._travels("witness", lambda: self._held_back() if verdict is None else self._hear(verdict))
+
+    def _held_back(self) -> None:
+        node = self.node
+        if node.up and node.daemon and not node.paused and self._asked is not None:
+            self._answered_at = node.clock.now
+            node.tell(Silent(""))
 
     def _travels(self, sender: str, arrives: Callable[[], None]) -> None:
         """A datagram: once, twice or never; each node has a way of its own to the witness."""

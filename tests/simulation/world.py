@@ -29,14 +29,21 @@ class World:
     """`stormy` once the network failed or a machine stood still, `forced` once an administrator overruled the records."""
 
     def __init__(
-        self, seed: int = 0, *, replicated: bool = True, writes: bool = True, policy: Policy = Policy.NONE
+        self,
+        seed: int = 0,
+        *,
+        replicated: bool = True,
+        writes: bool = True,
+        policy: Policy = Policy.NONE,
+        timeout_s: float = 3.0,
     ) -> None:
         self.seed, self.policy = seed, policy
         self.clock = Clock(seed)
         self.network = Network(self.clock)
         self.replicated, self.writes = replicated, writes
         self.stormy = self.forced = self.ended = False
-        self.timeout_s = 3.0
+        self.timeout_s = timeout_s
+        self.lease_s = timeout_s if policy is Policy.WITNESS and replicated else 0.0
         self.scripts_s = (0.05, 0.6)
         self.script_failures = 0.0
         self.step_failures = 0.0

@@ -181,3 +181,55 @@ def test_no_loss_is_declared_under_twenty_percent_of_lost_and_reordered_beats(se
         told += [event for _, event in tick_until(core, when)]
         told += core.received(when, "default", "n2", (1, number), Beat())
     assert [type(event) for event in told] == [LinkUp, PeerAlive]
+
+
+# --- what a promise renews --------------------------------------------------------------------------------------------
+
+
+def promising(core: HeartbeatCore) -> HeartbeatCore:
+    """The daemon of this node knows of every silence that was told."""
+    core.publish(b"", core.snapshot()["losses"] + 1)
+    return core
+
+
+def test_a_secondary_that_promises_names_the_newest_beat_and_answers_at_once() -> None:
+    core = promising(HeartbeatCore(channel(), 0.0))
+    core.received(0.1, "default", "n2", (5, 7), Beat())
+    assert core.urgent and core.beat(None).view.epoch == 7
+    core.received(0.8, "default", "n2", (5, 9), Beat())
+    assert core.urgent and (core.beat(None).view.epoch, core.beat(None).view.proposer) == (9, 5)
+
+
+def test_who_promises_nothing_names_nothing() -> None:
+    core = HeartbeatCore(channel(), 0.0)
+    core.received(0.1, "default", "n2", (5, 7), Beat())
+    assert core.beat(None).view.epoch == 0
+
+
+def test_after_a_silence_nothing_is_renewed_until_the_daemon_knows_of_it() -> None:
+    core = promising(HeartbeatCore(channel(timeout=1.5), 0.0))
+    core.received(0.1, "default", "n2", (1, 1), Beat())
+    lost = [event for _, event in tick_until(core, 3.0) if isinstance(event, PeerLost)]
+    core.received(4.0, "default", "n2", (1, 2), Beat())
+    assert core.beat(None).view.epoch == 0, "its daemon may have begun to take over"
+    assert lost[0].losses == core.snapshot()["losses"]
+    core.publish(b"", lost[0].losses + 1)
+    assert core.beat(None).view.epoch == 2
+
+
+def test_two_nodes_that_both_promise_do_not_talk_without_end() -> None:
+    core = promising(HeartbeatCore(channel(pulse=0.7), 0.0))
+    core.received(0.1, "default", "n2", (1, 1), Beat())
+    core.beat(None)
+    answered = 0
+    for number in range(100):
+        core.received(0.2 + number / 1000, "default", "n2", (1, 2 + number), Beat())
+        answered += core.urgent
+        core.beat(None)
+    assert answered <= 1
+
+
+def test_a_silence_has_another_number_in_another_life() -> None:
+    first, second = HeartbeatCore(channel(), 100.0), HeartbeatCore(channel(), 101.0)
+    tick_until(first, 200.0)
+    assert first.snapshot()["losses"] < second.snapshot()["losses"]

@@ -23,7 +23,7 @@ class Client:
     def __init__(self) -> None:
         self.said: list[Any] = []
 
-    def watch(self, module: str, _listener: object) -> None:
+    def watch(self, module: str, _listener: object, _lease: float) -> None:
         self.said.append(("watch", module))
 
     def forget(self, module: str) -> None:
@@ -43,7 +43,7 @@ class Module:
     def __init__(self) -> None:
         self.heard: list[Any] = []
         self.replica = None
-        self.state = SimpleNamespace(asked=None)
+        self.state = SimpleNamespace(asked=None, lease=0.0)
         self.around = SimpleNamespace(name="m", changed=lambda: None)
         self.log = SimpleNamespace(write=lambda *_line: None)
         self.resources: dict[str, str] = {}

@@ -92,6 +92,10 @@ class Heard:
     verdicts: list[Verdict] = field(default_factory=list)
     seen_: list[Seen] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
+    renewals: list[float] = field(default_factory=list)
+
+    def renewed(self, sent_at: float) -> None:
+        self.renewals.append(sent_at)
 
     def verdict(self, verdict: Verdict, sent_at: float) -> None:
         self.verdicts.append(verdict)
@@ -129,7 +133,13 @@ class World:
         return self.witness
 
     async def node(
-        self, name: str, cluster: ServedCluster = SHOP, *, key: bytes = b"", silent_after_s: float = PATIENCE_S
+        self,
+        name: str,
+        cluster: ServedCluster = SHOP,
+        *,
+        key: bytes = b"",
+        silent_after_s: float = PATIENCE_S,
+        lease: float = 0.0,
     ) -> tuple[WitnessClient, Heard]:
         """A node with its module db; a second call for the same name is its next life."""
         lives = Lives((self.folder / f"{cluster.name}.{name}.incarnation",))
@@ -144,7 +154,7 @@ class World:
             silent_after_s=silent_after_s,
         )
         heard = Heard()
-        client.watch("db", heard)
+        client.watch("db", heard, lease)
         await client.open()
         self._clients.append(client)
         return client, heard
@@ -186,6 +196,50 @@ async def test_one_of_two_nodes_that_ask_at_once_may_serve(world: World) -> None
     assert last[0].epoch == last[1].epoch == 2
     assert last[0].holders == last[1].holders
     assert any("epoch 2" in line for line in world.journal)
+
+
+async def leased_pair(world: World) -> tuple[WitnessClient, Heard, WitnessClient, Heard]:
+    """A founded pair whose leases are of a second; A has one that the witness renewed."""
+    await world.serve(SHOP)
+    a, heard_a = await world.node("A", lease=1.0)
+    b, heard_b = await world.node("B", lease=1.0)
+    a.claim("db", 0, frozenset(), BOTH, Ground.TOGETHER)
+    await until(lambda: bool(heard_b.seen_) and heard_b.seen_[-1].epoch == 1)
+    a.renew("db")
+    await until(lambda: bool(heard_a.renewals))
+    return a, heard_a, b, heard_b
+
+
+async def test_a_claim_that_excludes_who_has_a_lease_is_granted_when_that_is_over_and_not_before(world: World) -> None:
+    a, heard_a, b, heard_b = await leased_pair(world)
+    b.claim("db", 1, BOTH, B)
+    await until(lambda: bool(heard_b.verdicts))
+    granted_at = boottime()
+    assert heard_b.verdicts[0].granted and granted_at >= heard_a.renewals[-1] + 1.0
+    a.renew("db")
+    await until(lambda: heard_a.seen_[-1].epoch == 2)
+    assert all(renewal < granted_at - 1.0 for renewal in heard_a.renewals), "nothing was renewed while the claim waited"
+
+
+async def test_who_has_a_lease_and_claims_first_goes_on(world: World) -> None:
+    a, heard_a, b, heard_b = await leased_pair(world)
+    b.claim("db", 1, BOTH, B)
+    a.claim("db", 1, BOTH, A)
+    await until(lambda: len(heard_a.verdicts) == 2 and bool(heard_b.verdicts))
+    assert heard_a.verdicts[-1].granted and not heard_b.verdicts[-1].granted
+
+
+async def test_a_claim_that_is_withdrawn_takes_no_lease(world: World) -> None:
+    a, heard_a, b, heard_b = await leased_pair(world)
+    seen = len(heard_b.seen_)
+    b.claim("db", 1, BOTH, B)
+    await until(lambda: len(heard_b.seen_) > seen)
+    b.withdraw("db")
+    before = len(heard_a.renewals)
+    while len(heard_a.renewals) == before:
+        a.renew("db")
+        await asyncio.sleep(0.05)
+    assert not heard_b.verdicts
 
 
 async def test_two_clusters_with_modules_of_one_name_have_nothing_in_common(world: World) -> None:

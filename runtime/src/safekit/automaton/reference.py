@@ -50,6 +50,8 @@ MIRROR_ROWS: Mapping[str, tuple[Role, str]] = {
     ),
     "yield_prim": (PRIM, "both serve, and the other one stays"),
     "yield_alone": (ALONE, "both serve, and the other one stays"),
+    "lapse_prim": (PRIM, "under a witness: the lease ran out, neither the other node nor the witness is heard"),
+    "lapse_alone": (ALONE, "the same, before the secondary was Ready"),
     "stop": (WAIT, "the end of a stop"),
 }
 

@@ -19,6 +19,9 @@ KEY_BYTES = 32
 DATAGRAM_BYTES = 1400
 """A beat never exceeds this: it fits one Ethernet frame, IPv6 and tunnels included."""
 
+PROMISE = "m"
+"""The one word of a payload that the pulse understands: the promise of a secondary (`heartbeat.py`)."""
+
 _LONGEST_NAME = 63
 _SHORTEST_PULSE = timedelta(milliseconds=10)
 

@@ -41,6 +41,7 @@ class Pulse:
         self._queue: asyncio.Queue[PulseEvent] = asyncio.Queue()
         self._channels: dict[str, Channel] = {}
         self._payloads: dict[str, dict[str, Any]] = {}
+        self._leases: dict[str, dict[str, Any]] = {}
         self._known: dict[str, Known] = {}
         self._keep: set[str] | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -140,6 +141,22 @@ class Pulse:
         self._payloads[name] = dict(payload)
         await self._ask({"do": "publish", "name": name, "payload": self._payloads[name]})
 
+    async def lease(self, name: str, length: float, needed: bool, addresses: Iterable[tuple[str, int]] = ()) -> None:
+        """Keep a lease of this many seconds on a heartbeat channel (0: none).
+
+        While it is `needed` and ran out, `LeaseEnded` comes, and the pulse itself releases these host addresses (each with
+        the index of its interface). While the pulse is away the wish is noted and carried out when it is back.
+        """
+        if name in self._channels:
+            order = {"length": length, "needed": needed, "addresses": [list(held) for held in addresses]}
+            self._leases[name] = order
+            await self._ask({"do": "lease", "name": name, **order})
+
+    async def renewed(self, name: str, sent_at: float) -> None:
+        """The witness renewed the lease: what it answers was sent at `sent_at`, in seconds since boot."""
+        if name in self._channels:
+            await self._ask({"do": "renewed", "name": name, "sent_at": sent_at})
+
     # --- what it is told --------------------------------------------------------------------------------------
 
     async def events(self) -> AsyncIterator[PulseEvent]:
@@ -154,7 +171,7 @@ class Pulse:
     # --- inside -----------------------------------------------------------------------------------------------
 
     def _forget(self, name: str) -> None:
-        for table in (self._channels, self._payloads, self._known):
+        for table in (self._channels, self._payloads, self._known, self._leases):
             table.pop(name, None)
 
     def _tell(self, event: PulseEvent) -> None:
@@ -233,6 +250,8 @@ class Pulse:
             self._send({"do": "set", "channel": messages.channel_to_json(channel)}, name)
         for name, payload in self._payloads.items():
             self._send({"do": "publish", "name": name, "payload": payload})
+        for name, order in self._leases.items():
+            self._send({"do": "lease", "name": name, **order})
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         frames = Frames()

@@ -102,6 +102,8 @@ class PeerLost:
     channel: str
     node: str
     left: bool = False
+    losses: int = field(default=0, compare=False)
+    """The number of this silence: what a promise counts from (`heartbeat.py`)."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,21 @@ class RanLate:
 
 
 @dataclass(frozen=True)
+class LeaseAsks:
+    """The peer does not renew the lease of this node: the witness is to be asked, again and again until `renewed`."""
+
+    channel: str
+
+
+@dataclass(frozen=True)
+class LeaseEnded:
+    """The lease of this node ran out `late_ms` ago; told once until the lease is no longer needed."""
+
+    channel: str
+    late_ms: int
+
+
+@dataclass(frozen=True)
 class Connected:
     """The client speaks to `safekit-pulse`; channels and payloads were sent again, differences follow as events."""
 
@@ -174,6 +191,8 @@ PulseEvent: TypeAlias = (
     | ViewChanged
     | MemberPayload
     | RanLate
+    | LeaseAsks
+    | LeaseEnded
     | Connected
     | Disconnected
 )
@@ -194,6 +213,7 @@ class HeartbeatState:
     payload: Payload | None = None
     daemon_absent_s: int | None = None
     troubles: Mapping[str, str] = field(default_factory=dict)
+    losses: int = 0
 
 
 @dataclass(frozen=True)

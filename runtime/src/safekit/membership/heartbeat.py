@@ -8,6 +8,10 @@ Order: beats carry one counter over all links. Content (payload, daemon present)
 the last one taken; a link is refreshed only by a beat newer than the last one on that link, so a datagram that was
 long under way proves nothing.
 
+A secondary that promises (`PROMISE` in its payload) to act on no silence but one that it is told of renews the lease of its
+peer: it answers each beat at once, and every beat of it names the newest one that it heard. It does so only while it has told
+of no silence since: the promise is one more than the number of the last silence.
+
 A node doubts itself first: a tick that comes late by more than two pulses does not count the time it slept against
 the peer.
 """
@@ -18,7 +22,7 @@ from dataclasses import dataclass
 from math import floor
 from typing import Any
 
-from safekit.membership.beat import BYE, Beat, decode_payload
+from safekit.membership.beat import BYE, NO_VIEW, Beat, WireView, decode_payload
 from safekit.membership.channels import HeartbeatChannel
 from safekit.membership.events import (
     LinkDown,
@@ -32,6 +36,8 @@ from safekit.membership.events import (
 )
 
 LATE_PULSES = 2
+LIFE = 0xFFFFFFFF
+"""What a beat names of the life of its peer: the low bits of its number."""
 
 
 @dataclass(slots=True)
@@ -59,6 +65,10 @@ class HeartbeatCore:
         self._payload: dict[str, Any] | None = None
         self._peer_absent: int | None = None
         self._own_payload: bytes = b""
+        self._promise = 0
+        self._answered = float("-inf")
+        self._losses = int(now * 1000)
+        """The number of the last silence that was told; above all of an earlier life of this process."""
         self.urgent = False
         """A link came up: answer at once, so that the peer need not wait for the next pulse to know."""
 
@@ -75,14 +85,21 @@ class HeartbeatCore:
         """(incarnation, counter) of the newest beat taken."""
         return self._order
 
-    def publish(self, payload: bytes) -> None:
-        """From now on beats carry this encoded payload."""
-        self._own_payload = payload
+    @property
+    def promises(self) -> bool:
+        """Whether what is heard of the peer renews its lease."""
+        return self._alive is True and self._promise == self._losses + 1
+
+    def publish(self, payload: bytes, promise: int = 0) -> None:
+        """From now on beats carry this encoded payload, and stand for this promise."""
+        self._own_payload, self._promise = payload, promise
 
     def beat(self, absent_s: int | None) -> Beat:
         """What to send now."""
         self.urgent = False
-        return Beat(payload=self._own_payload, absent_s=absent_s)
+        life, counter = self._order
+        heard = WireView(counter, life & LIFE, frozenset()) if self.promises else NO_VIEW
+        return Beat(payload=self._own_payload, absent_s=absent_s, view=heard)
 
     def tick(self, now: float) -> tuple[list[str], list[PulseEvent]]:
         """The idents to beat on now, and what silence has meant."""
@@ -125,7 +142,13 @@ class HeartbeatCore:
         self._judge_peer(events, left=False)
         if newer:
             self._take_content(beat, events)
+            self._answer(now)
         return events
+
+    def _answer(self, now: float) -> None:
+        """A beat that renews a lease is answered at once; two nodes that both promise for a moment do not talk without end."""
+        if self.promises and now - self._answered >= min(link.pulse for link in self._links.values()) / 2:
+            self._answered, self.urgent = now, True
 
     def _take_content(self, beat: Beat, events: list[PulseEvent]) -> None:
         if beat.payload and beat.payload != self._encoded:
@@ -154,8 +177,11 @@ class HeartbeatCore:
         if alive is None or alive == self._alive:
             return
         self._alive = alive
+        self._losses += not alive
         peer = self.channel.peer
-        events.append(PeerAlive(self.channel.name, peer) if alive else PeerLost(self.channel.name, peer, left))
+        events.append(
+            PeerAlive(self.channel.name, peer) if alive else PeerLost(self.channel.name, peer, left, self._losses)
+        )
 
     # --- over a restart ---------------------------------------------------------------------------------------
 
@@ -166,6 +192,7 @@ class HeartbeatCore:
             "alive": self._alive,
             "payload": self._payload,
             "absent_s": self._peer_absent,
+            "losses": self._losses,
         }
 
     def resume(self, memory: dict[str, Any], now: float) -> None:
@@ -176,5 +203,6 @@ class HeartbeatCore:
                 self._links[ident].heard = now
         self._payload = memory["payload"]
         self._peer_absent = memory["absent_s"]
+        self._losses = memory.get("losses", self._losses)
         states = [link.up for link in self._links.values()]
         self._alive = True if True in states else None if None in states else False

@@ -70,8 +70,10 @@ class Known:
                 if absent_s is not None:
                     absent[node] = absent_s
                 self.state = replace(state, daemon_absent_s=absent)
-            case PeerAlive() | PeerLost() if isinstance(state, HeartbeatState):
-                self.state = replace(state, alive=isinstance(event, PeerAlive))
+            case PeerAlive() if isinstance(state, HeartbeatState):
+                self.state = replace(state, alive=True)
+            case PeerLost() if isinstance(state, HeartbeatState):
+                self.state = replace(state, alive=False, losses=max(state.losses, event.losses))
             case PeerPayload() if isinstance(state, HeartbeatState):
                 self.state = replace(state, payload=event.payload)
             case MemberPayload() if isinstance(state, GroupState):
@@ -92,7 +94,10 @@ class Known:
             else self._group(channel, snapshot)
         )
         events = [*self._troubles(channel, snapshot["troubles"]), *told]
-        return [event for event in events if self.take(event)]
+        news = [event for event in events if self.take(event)]
+        if isinstance(self.state, HeartbeatState):
+            self.state = replace(self.state, losses=snapshot.get("losses", 0))
+        return news
 
     def _troubles(self, channel: str, troubles: dict[str, str]) -> Iterator[PulseEvent]:
         for ident in {*self.state.troubles, *troubles}:

@@ -10,6 +10,9 @@ A frame is a length (4 bytes, big-endian) and one JSON object. Requests carry an
     {...}}        -> {"id", "ok": true}     after it went out refused
     -> {"id", "error": {"message", "field", "value", "expected"}}
 
+    {"id", "do": "lease", "name", "length", "needed", "addresses"} -> {"id", "ok": true}
+    {"id", "do": "renewed", "name", "sent_at"}               -> {"id", "ok": true}
+
 After its `hello` a connection also gets events: {"event": "LinkUp", ...fields}.
 """
 
@@ -39,6 +42,8 @@ _EVENTS = {
         events.ViewChanged,
         events.MemberPayload,
         events.RanLate,
+        events.LeaseAsks,
+        events.LeaseEnded,
     )
 }
 

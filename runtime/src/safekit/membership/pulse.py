@@ -22,6 +22,7 @@ from typing import Any
 from safekit.membership import messages, realtime, state
 from safekit.membership.channels import Channel, ChannelError
 from safekit.membership.events import PulseEvent
+from safekit.membership.keeper import held
 from safekit.membership.messages import BadMessage, Frames
 from safekit.membership.runner import Runner
 from safekit.paths import Paths
@@ -81,7 +82,7 @@ class PulseProcess:
         self._selector.register(listener, selectors.EVENT_READ, listener)
         _tell_systemd("READY=1")
         while not self._stopping:
-            due = min([runner.core.due for runner in self._runners.values()] + [self._write_at])
+            due = min([runner.due for runner in self._runners.values()] + [self._write_at])
             for key, mask in self._selector.select(max(0.0, due - clock())):
                 if isinstance(key.data, tuple):
                     runner, ident = key.data
@@ -104,6 +105,7 @@ class PulseProcess:
         now = clock()
         absent = self._absent_s()
         for runner in self._runners.values():
+            runner.keep(now)
             if runner.core.due <= now + _SAME_WAKE_UP_S:
                 self._open(runner, now)
                 runner.tick(max(now, runner.core.due), absent)
@@ -256,8 +258,19 @@ class PulseProcess:
                         raise ChannelError(str(request["name"]), "name", request["name"], "a channel that was set")
                     found.publish(request["payload"], clock(), self._absent_s())
                     self._dirty = True
+                case "lease" | "renewed" as order:
+                    found = self._runners.get(request["name"])
+                    if found is None:
+                        raise ChannelError(str(request["name"]), "name", request["name"], "a channel that was set")
+                    if order == "lease":
+                        addresses = held(request.get("addresses", []))
+                        found.keeper.order(float(request["length"]), bool(request["needed"]), addresses)
+                        self._dirty = True
+                    else:
+                        found.keeper.renewed(float(request["sent_at"]))
                 case other:
-                    raise BadMessage(f"do is {other!r}, expected hello, set, remove, keep or publish")
+                    expected = "hello, set, remove, keep, publish, lease or renewed"
+                    raise BadMessage(f"do is {other!r}, expected {expected}")
         except ChannelError as error:
             reply = {
                 "id": request.get("id"),

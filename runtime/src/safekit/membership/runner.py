@@ -9,10 +9,12 @@ from typing import Any
 
 from safekit.membership import beat as beats
 from safekit.membership.beat import Beat, Malformed
-from safekit.membership.channels import Channel, HeartbeatChannel
+from safekit.membership.channels import PROMISE, Channel, HeartbeatChannel
 from safekit.membership.events import LinkTrouble, PulseEvent, Refused
 from safekit.membership.group import GroupCore
-from safekit.membership.heartbeat import HeartbeatCore
+from safekit.membership.heartbeat import LIFE, HeartbeatCore
+from safekit.membership.keeper import LeaseKeeper
+from safekit.membership.release import release
 from safekit.membership.sealed import Opener, Refusal, Sealer
 from safekit.membership.sockets import LinkSocket
 from safekit.membership.state import Lives
@@ -56,18 +58,28 @@ class Runner:
         self._refused: set[tuple[str, str]] = set()
         self._noticed: dict[str, float] = {}
         self.refusals = 0
+        self.keeper = LeaseKeeper(channel.name)
         self._begin_life()
+
+    @property
+    def _is_group(self) -> bool:
+        return isinstance(self.core, GroupCore)
 
     def _begin_life(self) -> None:
         # A life of its own for each runner: its counter starts anew, so its keys must be new.
         self._life = self._lives.next()
         self._sealer = Sealer(self.channel.name, self.sockets, self.channel.key, self.channel.node, self._life)
+        self.keeper.begin_life()
 
     # --- sending ----------------------------------------------------------------------------------------------
 
     def publish(self, payload: dict[str, Any], now: float, absent_s: int | None) -> None:
         """Carry this payload from now on, and send it at once; raises `PayloadTooLarge` and changes nothing then."""
-        self.core.publish(beats.fit_payload(self.channel, payload))
+        encoded = beats.fit_payload(self.channel, payload)
+        if isinstance(self.core, HeartbeatCore):
+            self.core.publish(encoded, promise_of(payload))
+        else:
+            self.core.publish(encoded)
         self.payload = payload
         self._send(list(self.sockets), now, absent_s)
 
@@ -78,6 +90,19 @@ class Runner:
         else:
             idents, events = list(self.sockets), self.core.tick(now)
         self._send(idents, now, absent_s)
+        for event in events:
+            self._tell(event)
+
+    @property
+    def due(self) -> float:
+        """When `tick` or `keep` wants to be called."""
+        return min(self.core.due, self.keeper.due)
+
+    def keep(self, now: float) -> None:
+        """Look at the lease; when it ran out the addresses go first, whoever is or is not there to be told."""
+        events = self.keeper.tick(now)
+        if addresses := self.keeper.releases(now):
+            release(addresses)
         for event in events:
             self._tell(event)
 
@@ -98,7 +123,9 @@ class Runner:
         beat = self.core.beat(absent_s) if isinstance(self.core, HeartbeatCore) else self.core.beat(absent_s, now)
         body = beats.encode(beat)
         for ident in idents:
-            self.sockets[ident].send(self._sealer.seal(ident, body), self._targets[ident])
+            datagram = self._sealer.seal(ident, body)
+            self.keeper.sent(self._sealer.counter, now)
+            self.sockets[ident].send(datagram, self._targets[ident])
         self.tell_troubles()
 
     def tell_troubles(self) -> None:
@@ -127,6 +154,8 @@ class Runner:
                         self._lives.exceed(beat.view.epoch)
                         self._begin_life()
                     continue
+                if beat.view.epoch and beat.view.proposer == self._life.number & LIFE and not self._is_group:
+                    self.keeper.heard(beat.view.epoch)
                 events = self.core.received(now, ident, opened.sender, (opened.incarnation, opened.counter), beat)
             except Malformed:
                 self._refuse(link, ident, source, Refusal("version differs", opened.sender), now)
@@ -162,7 +191,12 @@ class Runner:
 
     def memory(self) -> dict[str, Any]:
         """What the next life of this channel must know."""
-        return {"of": self._senders, "core": self.core.snapshot(), "floors": self._opener.floors()}
+        return {
+            "of": self._senders,
+            "core": self.core.snapshot(),
+            "floors": self._opener.floors(),
+            "lease": self.keeper.memory(),
+        }
 
     def resume(self, memory: dict[str, Any], now: float, recent: bool) -> None:
         """Take up the memory of an earlier life; `recent`: it ended a moment ago, so what was up may be presumed up."""
@@ -170,3 +204,11 @@ class Runner:
         alike = isinstance(self.core, GroupCore) == ("wire" in memory["core"])
         if recent and alike and (isinstance(self.core, GroupCore) or list(memory["of"]) == list(self._senders)):
             self.core.resume(memory["core"], now)
+            if "lease" in memory:
+                self.keeper.resume(memory["lease"], now)
+
+
+def promise_of(payload: dict[str, Any]) -> int:
+    """What a payload promises; 0 when nothing."""
+    promise = payload.get(PROMISE, 0)
+    return promise if isinstance(promise, int) else 0

@@ -111,6 +111,11 @@ class Sealer:
         self._aead = _cipher(key, channel, sender, incarnation.number, incarnation.salt)
         self._counter = 0
 
+    @property
+    def counter(self) -> int:
+        """The counter of the last datagram."""
+        return self._counter
+
     def seal(self, link: str, body: bytes) -> bytes:
         """One datagram for `link`; the same datagram may go to several peers on it."""
         self._counter += 1

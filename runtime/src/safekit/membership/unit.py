@@ -30,7 +30,8 @@ CPUWeight=1000
 TasksMax=8
 # No mount namespace of its own: setting one up is the slowest part of a restart.
 NoNewPrivileges=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+# Netlink: when a lease ran out it takes the addresses off the node.
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 
 [Install]
 WantedBy=multi-user.target

@@ -36,7 +36,7 @@ class Claimant:
         """Look at the register from now on."""
         if self._client is not None and not self._watching:
             self._watching = True
-            self._client.watch(self._module.around.name, self)
+            self._client.watch(self._module.around.name, self, self._module.state.lease)
 
     def forget(self) -> None:
         """Ask nothing more."""
@@ -60,6 +60,11 @@ class Claimant:
         if self.trouble:
             module.put(Silent(self.trouble))
 
+    def renew(self) -> None:
+        """The other node does not renew the lease of this one: ask the witness."""
+        if self._client is not None and self._watching:
+            self._client.renew(self._module.around.name)
+
     def withdraw(self) -> None:
         """No claim is wanted any more."""
         self._out = None
@@ -77,6 +82,10 @@ class Claimant:
         number, self._out = self._out[1], None
         self._module.log.write("heart", "I", f"the witness answered after {(boottime() - sent_at) * 1000:.0f} ms")
         self._module.put(Answered(number, verdict.granted, verdict.epoch, tuple(sorted(verdict.holders))))
+
+    def renewed(self, sent_at: float) -> None:
+        """The lease of this node is, from when that was asked."""
+        self._module.lease_renewed(sent_at)
 
     def seen(self, seen: Seen) -> None:
         """The register as the witness knows it now."""

@@ -16,11 +16,14 @@ from safekit.automaton.data import resynchronising
 from safekit.automaton.mirror import (
     DataPhase,
     Failover,
+    Lapsed,
     MirrorState,
     PeerView,
     Policy,
     Recorded,
     arbitrated,
+    keeps_lease,
+    leased,
     record_for,
     refusal,
     step,
@@ -55,6 +58,8 @@ from safekit.membership import (
     HeartbeatChannel,
     HeartbeatLink,
     HeartbeatState,
+    LeaseAsks,
+    LeaseEnded,
     LinkDown,
     LinkTrouble,
     LinkUp,
@@ -107,6 +112,8 @@ class MirrorModule(Module[MirrorState]):
         self.channel = f"mirror:{surroundings.name}"
         self._published: dict[str, Any] = {}
         self._channel_open = False
+        self._lease_ordered: tuple[float, bool] | None = None
+        """What the pulse was told last; None: what an earlier daemon told it is not known."""
         self._cluster_says = ""
         self._peer = PeerView()
         self._listens_until = 0.0
@@ -145,7 +152,19 @@ class MirrorModule(Module[MirrorState]):
             failover=self._fails_over(self.settings),
             defaultprim=around.config.service.defaultprim,
             policy=Policy(quorum_of(around.config, around.cluster)),
+            lease=self._length_of_leases(),
         )
+
+    def _length_of_leases(self) -> float:
+        """Seconds for which a renewal holds: as long as the other node waits before it acts on silence."""
+        service = self.around.config.service
+        if (
+            service.heart is None
+            or service.rfs is None
+            or quorum_of(self.around.config, self.around.cluster) != "witness"
+        ):
+            return 0.0
+        return min(heartbeat.timeout for heartbeat in service.heart.heartbeats).total_seconds()
 
     def _step(self, state: MirrorState, event: Any) -> tuple[MirrorState, tuple[Effect, ...]]:
         return step(state, event)
@@ -158,7 +177,10 @@ class MirrorModule(Module[MirrorState]):
         """As `Module.open`; a data record that cannot be read is said once."""
         await super().open()
         if self.state.role is Role.STOP:  # what a running module began with, it keeps until it stops
-            self.state = replace(self.state, policy=self._fresh().policy)
+            fresh = self._fresh()
+            self.state = replace(self.state, policy=fresh.policy, lease=fresh.lease)
+        elif self.state.lease:
+            self.state = replace(self.state, lease=self._length_of_leases() or self.state.lease)
         self._show_policy()
         if self._record_trouble:
             self.witness("rfs", "C", self._record_trouble)
@@ -257,7 +279,7 @@ class MirrorModule(Module[MirrorState]):
         if self._channel_open:  # the last word, before the goodbye: this node is stopped, not lost
             with contextlib.suppress(ChannelError):
                 await self.around.pulse.publish(self.channel, self._words())
-        self._channel_open = False
+        self._channel_open, self._lease_ordered = False, None
         self._published, self._peer = {}, PeerView()
         await self.around.pulse.remove_channel(self.channel)
 
@@ -303,6 +325,11 @@ class MirrorModule(Module[MirrorState]):
                 )
             case Refused(source=source, reason=reason):
                 self.log.write("heart", "C", f"heartbeats from {source} are refused: {reason}")
+            case LeaseAsks() if isinstance(self._claimant, Claimant):
+                self._claimant.renew()
+            case LeaseEnded(late_ms=late) if leased(self.state):
+                self.log.write("heart", "I", f"the lease of this node was over for {late} ms when this was seen")
+                self.put(Lapsed(f"neither {self.peer_node} nor the witness is heard"))
             case RanLate(late_ms=late):
                 self.log.write("heart", "I", f"this node was late by {late} ms; the other node was given more time")
             case _:
@@ -323,7 +350,7 @@ class MirrorModule(Module[MirrorState]):
         was_alive = self._peer.alive
         if known.alive and self.split_brain is not None:
             self.split_brain.heard()
-        peer = replace(self._peer, alive=known.alive, version=self._peer.version + 1)
+        peer = replace(self._peer, alive=known.alive, version=self._peer.version + 1, losses=known.losses)
         if known.payload is not None:
             peer = read_payload(known.payload, peer)
         self._take_resources(known.payload.get("z", {}) if known.payload is not None and known.alive else {})
@@ -366,9 +393,29 @@ class MirrorModule(Module[MirrorState]):
         self._peer = peer
         self.put(peer)
 
+    def _order_lease(self) -> None:
+        """Tell the pulse whether this node needs a lease, when that changed."""
+        order = (self.state.lease if keeps_lease(self.state) else 0.0, leased(self.state))
+        if order != self._lease_ordered:
+            self._lease_ordered = order
+            self.spawn(self._send_lease(order))
+
+    async def _send_lease(self, order: tuple[float, bool]) -> None:
+        addresses: tuple[tuple[str, int], ...] = ()
+        if self._vip is not None and order[1]:
+            with contextlib.suppress(VipError, OSError):
+                addresses = await asyncio.to_thread(self._vip.places)
+        if order == self._lease_ordered:
+            await self.around.pulse.lease(self.channel, *order, addresses)
+
+    def lease_renewed(self, sent_at: float) -> None:
+        """The witness renewed the lease of this node."""
+        self.spawn(self.around.pulse.renewed(self.channel, sent_at))
+
     def _publish(self) -> None:
         if not self._channel_open:
             return
+        self._order_lease()
         payload = self._words()
         if payload != self._published:
             self._published = payload
@@ -429,6 +476,7 @@ class MirrorModule(Module[MirrorState]):
         state = self.state
         self._peer = state.peer
         await self._open_channel()
+        self._order_lease()
         self._watch_register()
         if self.replica is not None:
             if state.data is not DataPhase.OFF:

@@ -10,6 +10,7 @@ from safekit.automaton.codec import decode, encode
 from safekit.automaton.data import DataRecord
 from safekit.automaton.mirror import MirrorState, Named, PeerView, arbitrated, spoken
 from safekit.automaton.vocabulary import Readiness, Role, Wish
+from safekit.membership.channels import PROMISE
 
 
 def write_payload(state: MirrorState) -> dict[str, Any]:
@@ -33,6 +34,8 @@ def write_payload(state: MirrorState) -> dict[str, Any]:
     }
     if arbitrated(state):
         payload |= {"e": word.register.epoch, "o": list(word.register.holders), "b": word.blocked}
+    if word.leases:
+        payload |= {PROMISE: word.promise, "k": word.lapsed}
     return payload
 
 
@@ -57,4 +60,6 @@ def read_payload(payload: Mapping[str, Any], peer: PeerView) -> PeerView:
         reason=str(payload.get("y", "")),
         register=Named(int(payload.get("e", 0)), tuple(str(node) for node in payload.get("o", ()))),
         blocked=bool(payload.get("b", False)),
+        leases=PROMISE in payload,
+        lapsed=bool(payload.get("k", False)),
     )

@@ -27,6 +27,10 @@ class MirrorVip:
         """Where each address goes. VipError if one cannot be placed or belongs to another. Touches nothing."""
         return self._addresses.place(self._wanted)
 
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """Each address and the index of its interface, as `plan`."""
+        return tuple((str(placement.address), placement.index) for placement in self.plan())
+
     def take(self) -> None:
         """Hold every address and announce it once; all or none."""
         placements = self.plan()

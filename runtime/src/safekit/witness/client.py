@@ -65,6 +65,9 @@ class Listener(Protocol):
     def seen(self, seen: Seen) -> None:
         """The register as the witness knows it now; also after `unavailable`."""
 
+    def renewed(self, sent_at: float) -> None:
+        """The lease of this node is, from when that was asked."""
+
     def unavailable(self, why: str, since: float) -> None:
         """The witness does not answer (since that `boottime`), or cannot tell the register; once, until `seen`."""
 
@@ -83,6 +86,10 @@ class _Watched:
     """The last word of `unavailable`."""
     waiting: bool = False
     """Whether the present request is not answered."""
+    lease: float = 0.0
+    """How long the leases of this node are, in seconds."""
+    renews: bool = False
+    """Whether the present request asks for a lease to be renewed."""
 
 
 class WitnessClient:
@@ -155,10 +162,10 @@ class WitnessClient:
 
     # --- what a module asks ---
 
-    def watch(self, module: str, listener: Listener) -> None:
-        """Look at the register of `module` from now on, and tell `listener`."""
+    def watch(self, module: str, listener: Listener, lease: float = 0.0) -> None:
+        """Look at the register of `module` from now on, and tell `listener`; `lease` is the length of its leases."""
         now = self._clock()
-        self._watched[module] = _Watched(listener, heard_at=now)
+        self._watched[module] = _Watched(listener, heard_at=now, lease=lease)
         self._look(self._watched[module], now)
 
     def forget(self, module: str) -> None:
@@ -179,6 +186,20 @@ class WitnessClient:
         watched.claim = Claim(self._cluster, module, epoch, holders, wanted, self._node, self._boot, number, ground)
         return number
 
+    def renew(self, module: str) -> None:
+        """Ask for the lease of this node to be renewed, unless that is asked just now or a claim is out."""
+        watched, now = self._watched.get(module), self._clock()
+        if watched is None or watched.claim is not None:
+            return
+        if (
+            watched.renews
+            and watched.waiting
+            and (watched.sent_at is None or now < watched.sent_at + watched.lease / 4)
+        ):
+            return
+        self._look(watched, now)
+        watched.renews = True
+
     def withdraw(self, module: str) -> None:
         """The claim that is out counts no longer, whatever is answered to it."""
         watched = self._watched.get(module)
@@ -193,7 +214,7 @@ class WitnessClient:
         """Another request is out from now on."""
         self._numbers += 1
         watched.number, watched.sent_at, watched.due, watched.repeat = self._numbers, None, now, REPEAT_S
-        watched.waiting = True
+        watched.waiting, watched.renews = True, False
         self._wake.set()
         return self._numbers
 
@@ -234,7 +255,8 @@ class WitnessClient:
     def _send(self, module: str, watched: _Watched, now: float) -> None:
         if self._socket is None or self._target is None:
             return
-        request = Request(self._life, module, self._boot, watched.number, watched.claim, self._exceed)
+        lease = watched.lease if watched.renews or watched.claim is not None else 0.0
+        request = Request(self._life, module, self._boot, watched.number, watched.claim, self._exceed, lease)
         try:
             self._socket.sendto(self._sealer.seal(CLAIMS, encode_request(request)), self._target)
             self._trouble = ""
@@ -311,11 +333,19 @@ class WitnessClient:
             watched.heard_at = now
             self._unavailable(watched, reply.trouble, now)
             return
+        if reply.held_s and watched.claim is not None:
+            watched.told, watched.heard_at = "", now
+            watched.due, watched.repeat = now + min(reply.held_s, SLOWEST_REPEAT_S), REPEAT_S
+            self._wake.set()
+            watched.listener.seen(Seen(reply.epoch, reply.holders, watched.sent_at or now))
+            return
         if (watched.claim is None) != (reply.verdict is None) or watched.sent_at is None:
             return
         watched.told, watched.waiting, watched.claim, watched.heard_at = "", False, None, now
         watched.due = now + self._pulse_s
         sent_at, listener = watched.sent_at, watched.listener
+        if reply.renewed:
+            listener.renewed(sent_at)
         listener.seen(Seen(reply.epoch, reply.holders, sent_at))
         if reply.verdict is not None:
             listener.verdict(answered(reply, self._node), sent_at)

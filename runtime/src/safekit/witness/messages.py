@@ -26,6 +26,7 @@ _LIFE = re.compile(r"[0-9a-f]{0,64}", re.ASCII)
 _LARGEST = 2**63
 _MOST_HOLDERS = 4
 _LONGEST_WHY = 300
+_LONGEST_LEASE_S = 3600.0
 
 
 class Malformed(ValueError):
@@ -36,7 +37,8 @@ class Malformed(ValueError):
 class Request:
     """A node asks about `module`: to look at the register, or, with `claim`, to change it.
 
-    `exceed`: the node has seen a life of this witness with that number; an earlier one is not believed.
+    `exceed`: the node has seen a life of this witness with that number; an earlier one is not believed. `lease`: seconds;
+    with a claim how long this node's leases are, without one a lease that it asks to be renewed (0: none).
     """
 
     life: str
@@ -45,6 +47,7 @@ class Request:
     number: int
     claim: Claim | None = None
     exceed: int = 0
+    lease: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Reply:
 
     `verdict` answers a claim; without it `epoch` and `holders` are the register as it is (0: there is none). `trouble`: it
     cannot be told, and why. Number 0: only `life` is told, ask again with it. `exceed`: the request was sealed in an
-    earlier life of the node than one already seen; a life with a greater number is believed.
+    earlier life of the node than one already seen; a life with a greater number is believed. `renewed`: the lease that was
+    asked for is. `held_s`: the claim is to be put again in so many seconds, because it excludes who may still serve.
     """
 
     life: str
@@ -66,6 +70,8 @@ class Reply:
     why: str = ""
     trouble: str = ""
     exceed: int = 0
+    renewed: bool = False
+    held_s: float = 0.0
 
 
 def channel(cluster: str) -> str:
@@ -79,6 +85,8 @@ def encode_request(request: Request) -> bytes:
     claim = request.claim
     if request.exceed:
         value["x"] = request.exceed
+    if request.lease:
+        value["d"] = round(request.lease * 1000)
     if claim is not None:
         value |= {"e": claim.epoch, "h": sorted(claim.holders), "w": sorted(claim.wanted), "g": claim.ground.value}
     return _bytes(value)
@@ -96,7 +104,8 @@ def decode_request(body: bytes, cluster: str, node: str) -> Request:
             raise Malformed(f"ground {value.get('g')!r}") from None
         held, wanted = _names(value, "h"), _names(value, "w")
         claim = Claim(cluster, module, _whole(value, "e"), held, wanted, node, boot, number, ground)
-    return Request(life, module, boot, number, claim, _whole(value, "x") if "x" in value else 0)
+    exceed = _whole(value, "x") if "x" in value else 0
+    return Request(life, module, boot, number, claim, exceed, _seconds(value, "d", _LONGEST_LEASE_S))
 
 
 def encode_reply(reply: Reply) -> bytes:
@@ -110,6 +119,10 @@ def encode_reply(reply: Reply) -> bytes:
             value["t"] = _short(reply.trouble)
         else:
             value |= {"e": reply.epoch, "h": sorted(reply.holders)}
+            if reply.renewed:
+                value["k"] = True
+            if reply.held_s:
+                value["u"] = max(round(reply.held_s * 1000), 1)
             if reply.verdict is not None:
                 value |= {"v": reply.verdict, "y": _short(reply.why)}
     return _bytes(value)
@@ -129,7 +142,18 @@ def decode_reply(body: bytes) -> Reply:
     if verdict is not None and not isinstance(verdict, bool):
         raise Malformed(f"verdict {verdict!r}")
     why = _words(value, "y") if verdict is not None else ""
-    return Reply(life, module, boot, number, _whole(value, "e"), _names(value, "h"), verdict, why)
+    return Reply(
+        life,
+        module,
+        boot,
+        number,
+        _whole(value, "e"),
+        _names(value, "h"),
+        verdict,
+        why,
+        renewed=value.get("k") is True,
+        held_s=_seconds(value, "u", 2 * _LONGEST_LEASE_S),
+    )
 
 
 def answered(reply: Reply, node: str) -> Verdict:
@@ -178,6 +202,14 @@ def _whole(value: dict[str, Any], field: str) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < _LARGEST:
         raise Malformed(f"{field} is {number!r}")
     return number
+
+
+def _seconds(value: dict[str, Any], field: str, longest: float) -> float:
+    """A duration that travels in milliseconds; 0 when it is not there."""
+    seconds = _whole(value, field) / 1000 if field in value else 0.0
+    if seconds > longest:
+        raise Malformed(f"{field} is {value[field]!r}")
+    return seconds
 
 
 def _names(value: dict[str, Any], field: str) -> frozenset[str]:

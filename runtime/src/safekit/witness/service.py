@@ -2,20 +2,23 @@
 
 What it believes is sealed with the key of the cluster and carries the life of this witness (`messages.py`); everything
 else is dropped without an answer and counted. A grant is on the disk before it is answered. A claim that waits for the
-disk keeps nobody else waiting: looks are answered from what is known to be durable, and one worker takes the claims in
-order. What is kept in memory is bounded by what is configured, never by what arrives.
+disk keeps nobody else waiting, nor does one that is held back for a lease (`safekit.lease`): looks are answered from what
+is known to be durable, and one worker takes the claims in order. What is kept in memory is bounded by what is configured,
+never by what arrives.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from safekit.automaton.register import Register, Verdict, decide
+from safekit.lease import Leases
 from safekit.membership.sealed import Incarnation, Opened, Opener, Refusal, Sealer, addressed, tag
 from safekit.membership.sockets import arrived
 from safekit.membership.state import Lives
@@ -70,6 +73,30 @@ class _Served:
         self.waiting: dict[tuple[str, str], int] = {}
         """(node, module) -> the number that waits for the disk: one of each is enough."""
         self.noticed: dict[str, float] = {}
+        self._began = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._leases: dict[str, Leases] = {}
+        self._noting = threading.Lock()
+
+    def renew(self, module: str, node: str, length: float) -> bool:
+        """Note that a holder runs the application; False when a claim that excludes it waits."""
+        with self._noting:
+            return self._of(module).renew(node, length, time.clock_gettime(time.CLOCK_BOOTTIME))
+
+    def hold_back(self, module: str, excluded: frozenset[str], length: float) -> float:
+        """For how many seconds a claim that would be granted must wait; 0: `decided` must follow."""
+        with self._noting:
+            return self._of(module).hold_back(excluded, length, time.clock_gettime(time.CLOCK_BOOTTIME))
+
+    def decided(self, module: str, excluded: frozenset[str]) -> None:
+        """The register says how."""
+        with self._noting:
+            self._of(module).decided(excluded)
+
+    def _of(self, module: str) -> Leases:
+        if module not in self._leases and len(self._leases) >= _MOST_ASKERS:
+            self._leases.clear()
+            self._began = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return self._leases.setdefault(module, Leases(self._began))
 
 
 class Witness:
@@ -204,7 +231,9 @@ class Witness:
         if request.claim is None:
             known = self._store.known(served.cluster.name, request.module)
             if known is not None:
-                self._answer(served, replace(_seen(request, known), life=served.life), source)
+                asks = bool(request.lease) and opened.sender in known.holders
+                renewed = asks and served.renew(request.module, opened.sender, request.lease)
+                self._answer(served, replace(_seen(request, known), life=served.life, renewed=renewed), source)
                 return
         if served.waiting.get(asker) == request.number:
             self.dropped["repeated"] += 1
@@ -237,7 +266,7 @@ class Witness:
     async def _reply(self, served: _Served, request: Request) -> Reply:
         name, module = served.cluster.name, request.module
         try:
-            reply, granted = await asyncio.to_thread(self._decide, served.cluster, request)
+            reply, granted = await asyncio.to_thread(self._decide, served, request)
         except RegisterUnavailable as error:
             self._told(name, module, str(error))
             return Reply(served.life, module, request.boot, request.number, trouble=str(error))
@@ -246,15 +275,22 @@ class Witness:
             self._say(_grant(name, module, granted))
         return replace(reply, life=served.life)
 
-    def _decide(self, cluster: ServedCluster, request: Request) -> tuple[Reply, Register | None]:
+    def _decide(self, served: _Served, request: Request) -> tuple[Reply, Register | None]:
         """The reply, and the register if the request changed it. Runs in a thread: it waits for the disk."""
+        cluster = served.cluster
         register = self._store.read(cluster.name, request.module)
         if request.claim is None:
             return _seen(request, register), None
         after, verdict = decide(register, request.claim, cluster.nodes)
         if after is None or after == register:
             return _judged(request, verdict), None
-        self._store.write(cluster.name, request.module, after)
+        excluded = frozenset() if register is None else register.holders - after.holders
+        if held := served.hold_back(request.module, excluded, request.lease):
+            return replace(_seen(request, register), held_s=held), None
+        try:
+            self._store.write(cluster.name, request.module, after)
+        finally:
+            served.decided(request.module, excluded)
         return _judged(request, verdict), after
 
     def _told(self, cluster: str, module: str, trouble: str) -> None:

@@ -20,8 +20,9 @@ Invariants that the rows keep:
    it yields.
 
 Under the policies `witness` and `fence` every row that makes this node sole holder, and `publish`, begins only when the
-arbiter or the peer's consent allows it (`claims.py`); under `manual` a secondary never becomes primary without consent.
-Under `none` nothing is asked.
+arbiter or the peer's consent allows it (`claims.py`); where the register of a witness could name the other node, the
+application runs on a lease (`safekit.lease`), and `Lapsed` says that it ran out. Under `manual` a secondary never becomes
+primary without consent. Under `none` nothing is asked.
 
 Not here: rows 3 and 8 of the figure. WAIT goes to PRIM through ALONE, and ALONE never becomes SECOND directly; both
 are marked as derived in the spec and would add a second way to say the same.
@@ -29,7 +30,7 @@ are marked as derived in the spec and would add a second way to say the same.
 
 from __future__ import annotations
 
-from safekit.automaton.mirror.claims import arbitrated
+from safekit.automaton.mirror.claims import arbitrated, keeps_lease, leased
 from safekit.automaton.mirror.decisions import SPLIT_BRAIN_RULE
 from safekit.automaton.mirror.machine import record_for, refusal, step
 from safekit.automaton.mirror.plans import PLANS
@@ -41,6 +42,7 @@ from safekit.automaton.mirror.values import (
     Degraded,
     Event,
     Failover,
+    Lapsed,
     MirrorState,
     Named,
     PeerView,
@@ -60,6 +62,7 @@ __all__ = [
     "Degraded",
     "Event",
     "Failover",
+    "Lapsed",
     "MirrorState",
     "Named",
     "PeerView",
@@ -69,6 +72,8 @@ __all__ = [
     "Silent",
     "Trusted",
     "arbitrated",
+    "keeps_lease",
+    "leased",
     "record_for",
     "refusal",
     "spoken",

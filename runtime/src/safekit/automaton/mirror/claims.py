@@ -94,8 +94,11 @@ def consented(state: MirrorState) -> bool:
 
 
 def consented_anew(state: MirrorState) -> bool:
-    """The same for a node that waits: what it lost with its memory the peer may still have, so only `me` counts."""
-    return state.record.holder is Holder.ME and consented(state)
+    """The same for a node that waits: what it lost with its memory the peer may still have, so only `me` counts.
+
+    Who gave up because its lease ran out lost nothing.
+    """
+    return (state.record.holder is Holder.ME or state.lapsed) and consented(state)
 
 
 def names_other(state: MirrorState) -> bool:
@@ -132,6 +135,36 @@ def blocked(state: MirrorState) -> bool:
     if names_other(state) or state.record.holder is Holder.ME:
         return False
     return bool(state.silent) or state.refused is not None
+
+
+def keeps_leases(state: MirrorState) -> bool:
+    """Whether both nodes know of leases."""
+    return state.replicated and state.policy is Policy.WITNESS and bool(state.lease) and state.peer.leases
+
+
+def leased(state: MirrorState) -> bool:
+    """Whether this node may run the application only while its lease lasts: the register could name the other node."""
+    if not keeps_leases(state) or state.role not in (Role.ALONE, Role.PRIM):
+        return False
+    return state.record.holder is Holder.BOTH and not may_serve_alone(state)
+
+
+def keeps_lease(state: MirrorState) -> bool:
+    """Whether this node has its lease renewed: it needs it, or is about to, and then it must have it already."""
+    if leased(state):
+        return True
+    joins = state.data in (DataPhase.JOINING, DataPhase.MIRROR)
+    return keeps_leases(state) and joins and state.role in (Role.ALONE, Role.PRIM)
+
+
+FOLLOWS = ("second", "second_ready", "restart_second", "leave_second", "swap_out")
+"""Rows of a secondary that has nothing under way to take over, nor after them without a look at its peer."""
+
+
+def promises(state: MirrorState) -> bool:
+    """Whether this node is a secondary that acts on no silence but one that its pulse has told."""
+    follows = state.role is Role.SECOND and state.row in FOLLOWS and state.peer.is_(Role.PRIM, Role.ALONE)
+    return keeps_leases(state) and follows
 
 
 def ask(

@@ -147,7 +147,8 @@ def _decide_wait_by_register(state: MirrorState) -> tuple[MirrorState, tuple[Eff
     """The peer is silent or stopped, and a witness decides.
 
     A node that lost its memory while both held is no holder in practice: not even with the consent of the peer, which was
-    meant for what this node had then. It asks only whether it was named alone.
+    meant for what this node had then. It asks only whether it was named alone. Who gave up because its lease ran out lost
+    nothing, and asks as it would have.
     """
     record, register = state.record, state.register
     if not record.consistent or record.holder not in (Holder.ME, Holder.BOTH):
@@ -156,7 +157,7 @@ def _decide_wait_by_register(state: MirrorState) -> tuple[MirrorState, tuple[Eff
         return _go(state, "alone", f"the other node is {said_by(state.peer)}")
     if claims.names_other(state):
         return _stay(state, NR, f"{claims.arbiter(state)} names {state.peer_node}: this node waits for its data")
-    look = record.holder is Holder.BOTH and not claims.names_me(state)
+    look = record.holder is Holder.BOTH and not claims.names_me(state) and not state.lapsed
     if look and state.refused is not None and register.holders:
         return _stay(state, NR, "this node lost its memory while both held the data: it waits for the other node")
     return _ask_and_wait(state, look=look)
@@ -230,6 +231,8 @@ _PROMOTE = "failover is off: start the other node, or run `safekit stop` and `sa
 
 def _decide_wait_both_by_register(state: MirrorState, decision: Decision) -> tuple[MirrorState, tuple[Effect, ...]]:
     """Whom the register names alone has every acknowledged write, whatever the records say of the rest."""
+    if state.lapsed and claims.consented_anew(state):
+        return _go(state, "alone", "both nodes are back; this one lost nothing, and the other one gave way")
     mine = decision is Decision.MINE and bool(state.record.generation)
     if mine or claims.names_me(state):
         if claims.may_serve_alone(state):
@@ -344,6 +347,8 @@ def _decide_candidate(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ..
         return _go(state, "leave_second", why)
     if state.policy is Policy.FENCE and state.silent:
         return _go(state, "leave_second", state.silent, not_proven=state.silent)
+    if peer.is_(WAIT) and peer.lapsed and state.silent:
+        return _go(state, "leave_second", "the witness is silent, and the former primary is back: this node gives way")
     return claims.ask(state, claims.me(state))
 
 
@@ -357,6 +362,8 @@ def _went_on_without_me(state: MirrorState) -> bool:
 
 def _decide_primary(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     peer, prefix = state.peer, "prim" if state.role is PRIM else "alone"
+    if state.lapsed:
+        return _go(state, f"lapse_{prefix}", state.reason)
     if state.data is DataPhase.FAILED:
         state = replace(state, wish=Wish.STOPPED, rebound=state.wish is not Wish.STOPPED)
         return _go(state, f"leave_{prefix}", "the data plane stopped")

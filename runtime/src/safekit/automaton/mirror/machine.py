@@ -19,6 +19,7 @@ from safekit.automaton.mirror.values import (
     Degraded,
     Event,
     Failover,
+    Lapsed,
     MirrorState,
     Named,
     PeerView,
@@ -199,7 +200,13 @@ def _enter(state: MirrorState, become: Become) -> MirrorState:
         degraded=state.degraded if become.role is ALONE else "",
         home=state.home and become.role not in (ALONE, PRIM),
         forced=state.forced and become.role is not STOP,
+        lapsed=state.lapsed and become.role is not STOP and not _begins(state, become),
     )
+
+
+def _begins(state: MirrorState, become: Become) -> bool:
+    """Whether a node in WAIT takes up a role."""
+    return state.role is WAIT and become.role in (ALONE, SECOND)
 
 
 def _perform(state: MirrorState) -> tuple[Effect, ...]:
@@ -249,6 +256,9 @@ def _failed(state: MirrorState, event: StepFailed) -> tuple[MirrorState, tuple[E
         case DataHandover() if state.row == "swap_out" and state.peer.is_(ALONE, PRIM):
             again = replace(state, plan=PLANS["yield_prim"], row="yield_prim", serial=state.serial + 1)
             return again, (Say("C", f"Swap given up, the other node serves already: {event.why}"),)
+        case DataHandover() if state.row == "swap_out" and state.lapsed:
+            again = replace(state, plan=PLANS["lapse_prim"], row="lapse_prim", serial=state.serial + 1)
+            return again, (Say("C", f"Swap given up: {event.why}"),)
         case DataHandover() if state.row == "swap_out":
             row = "swap_undone" if claims.arbitrated(state) else "swap_failed"
             again = replace(state, plan=PLANS[row], row=row, serial=state.serial + 1)
@@ -327,6 +337,8 @@ def _note(state: MirrorState, event: Event) -> tuple[MirrorState, tuple[Effect, 
             return _answered(state, event)
         case Silent(since):
             return _silent(state, since)
+        case Lapsed(why):
+            return _lapsed(state, why)
         case Resumed():
             return claims.ask_again(state)
         case Degraded(why):
@@ -356,6 +368,27 @@ def _silent(state: MirrorState, since: str) -> tuple[MirrorState, tuple[Effect, 
     told = f"Fence: {since}" if state.policy is Policy.FENCE else f"Witness: silent since {since}"
     said = (Say("C", told, about="the witness"),) if since else ()
     return replace(state, silent=since), said
+
+
+_GOES_DOWN = ("leave_", "yield_", "lapse_", "swap_out")
+
+
+def _lapsed(state: MirrorState, why: str) -> tuple[MirrorState, tuple[Effect, ...]]:
+    """The lease ran out: what would start the application again is not done any more.
+
+    A step under way is waited for. Who goes down already goes on to do so.
+    """
+    if state.role not in (ALONE, PRIM) or state.lapsed:
+        return state, ()
+    said = Say("C", f"the lease of this node ran out: {why}")
+    state, withdrawn = claims.withdraw(replace(state, lapsed=True))
+    if state.row.startswith(_GOES_DOWN) and state.plan:
+        return state, (said, *withdrawn)
+    state = replace(state, reason=f"the lease ran out: {why}")
+    if state.plan:
+        row = "lapse_prim" if state.role is PRIM else "lapse_alone"
+        state = replace(state, row=row, plan=(state.plan[0], *PLANS[row]))
+    return state, (said, *withdrawn)
 
 
 def _command(state: MirrorState, command: Command) -> tuple[MirrorState, tuple[Effect, ...]]:

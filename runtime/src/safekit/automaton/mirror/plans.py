@@ -241,6 +241,25 @@ PLANS: dict[str, tuple[Step, ...]] = {
         Become(WAIT, T),
         Script("transition"),
     ),
+    # the lease ran out: the address is gone and the application is being ended; the record stays as it was
+    "lapse_prim": (
+        Become(PRIM, T),
+        Checkers("prim", False),
+        Vip(False),
+        DataStop(),
+        *_twice("stop_prim", "stop_both"),
+        Become(WAIT, T),
+        Script("transition"),
+    ),
+    "lapse_alone": (
+        Become(ALONE, T),
+        Checkers("prim", False),
+        Vip(False),
+        DataStop(),
+        *_twice("stop_sec", "stop_prim", "stop_both"),
+        Become(WAIT, T),
+        Script("transition"),
+    ),
     "leave_second": (
         Become(SECOND, T),
         Checkers("second", False),

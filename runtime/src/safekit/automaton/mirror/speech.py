@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safekit.automaton.mirror.claims import blocked
+from safekit.automaton.mirror.claims import blocked, promises
 from safekit.automaton.mirror.values import DataPhase, MirrorState, PeerView
 from safekit.automaton.vocabulary import Role
 
@@ -30,4 +30,7 @@ def spoken(state: MirrorState, version: int) -> PeerView:
         reason=state.reason,
         register=state.register,
         blocked=blocked(state),
+        leases=bool(state.lease),
+        lapsed=state.lapsed,
+        promise=state.peer.losses + 1 if promises(state) else 0,
     )

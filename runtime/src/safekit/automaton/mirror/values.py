@@ -72,6 +72,14 @@ class PeerView:
     """What it last heard of the register."""
     blocked: bool = False
     """It is primary, holds its writes, and the witness does not let it go on."""
+    promise: int = 0
+    """Above 0: it takes over on no silence that began before its word; one more than the silences of this node that it knows."""
+    leases: bool = False
+    """It knows of leases, as this node does."""
+    lapsed: bool = False
+    """It gave up because its lease ran out, and has what it had."""
+    losses: int = 0
+    """How often this node took the other's silence for its end; says nothing of the other."""
 
     def is_(self, *roles: Role) -> bool:
         """Whether the peer is alive and in one of these states."""
@@ -139,6 +147,16 @@ class Silent:
     since: str
 
 
+@dataclass(frozen=True)
+class Lapsed:
+    """Event: the lease of this node ran out (`lease.py`).
+
+    The address is gone already, and what still runs of the application is being ended.
+    """
+
+    why: str = ""
+
+
 Event = (
     Command
     | StepDone
@@ -153,6 +171,7 @@ Event = (
     | Failover
     | Answered
     | Silent
+    | Lapsed
 )
 
 
@@ -225,6 +244,10 @@ class MirrorState:
     """Since when the witness does not answer, in words; under policy `fence` what the proof failed at."""
     not_proven: str = ""
     """Why this node, as secondary, could not prove its silent primary off, and gave way."""
+    lease: float = 0.0
+    """Seconds for which a renewal lets this node run the application where another may be named; 0: without such a bound."""
+    lapsed: bool = False
+    """This node gave up because its lease ran out. It did not lose its memory: its copy is as whole as it was."""
 
     @property
     def answered(self) -> bool:
