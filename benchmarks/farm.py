@@ -190,14 +190,17 @@ def table(rows: Rows, targets: Rows) -> str:
 
 
 def write(about: dict[str, Any], rows: Rows, targets: Rows) -> None:
-    """Into the report, in the place of what an earlier run found for the same rows and targets."""
+    """Into the report, in the place of what an earlier run found for the same rows and targets; each row keeps what is
+    known about its own run.
+    """
     try:
         told = json.loads(REPORT.read_text())
     except (FileNotFoundError, ValueError):
         told = {}
     names, works = {row["row"] for row in rows}, {target["work"] for target in targets}
     told["about"] = about
-    told["rows"] = [row for row in told.get("rows", []) if row["row"] not in names] + rows
+    told["rows"] = [row for row in told.get("rows", []) if row["row"] not in names]
+    told["rows"] += [{**row, "about": about} for row in rows]
     told["targets"] = [target for target in told.get("targets", []) if target["work"] not in works] + targets
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n")

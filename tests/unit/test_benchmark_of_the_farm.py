@@ -23,7 +23,10 @@ def test_a_part_of_the_run_leaves_what_others_measured(tmp_path: Path, monkeypat
     report.write_text(json.dumps({**told, "exactness": {"wrong": []}}))
     farm.write({"cores": 4}, [{"row": "packet", "unit": "ns"}], [{**target, "ratio": 1.0, "met": True}])
     told = json.loads(report.read_text())
-    assert told["rows"] == [{"row": "change"}, {"row": "packet", "unit": "ns"}]
+    assert told["rows"] == [
+        {"row": "change", "about": {"cores": 2}},
+        {"row": "packet", "unit": "ns", "about": {"cores": 4}},
+    ]
     assert [(one["ratio"], one["met"]) for one in told["targets"]] == [(1.0, True)]
     assert (told["exactness"], told["about"]) == ({"wrong": []}, {"cores": 4})
 
