@@ -101,7 +101,7 @@ class FarmRules:
     @cached_property
     def digest(self) -> str:
         """What tells this filter from every other: the table carries it as the name of an empty chain."""
-        tables = "\0".join(",".join(table.values()) for table in self.verdicts)
+        tables = "\0".join(map(str, self.verdicts))
         text = f"{self.standing}\0{self.following}\0{tables}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
