@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
 
 from safekit.replication import PeerLost, Warned
-from tests.native.pair import Pair, Side, in_mirror, in_thread
+from tests.native.pair import Pair, Side, beside, in_mirror, in_thread, opened
 from tests.native.trees import assert_equal
 
 
@@ -89,6 +93,41 @@ async def test_what_was_changed_on_a_stopped_secondary_is_made_equal_without_com
     assert status.files_done < 20
     await a.plane.handover()
     assert_equal(a.data, b.data)
+
+
+def edit_as_soon_as_possible(folder: Path) -> None:
+    """Every file, from the instant at which the directory is everybody's again."""
+    paths = sorted(folder.iterdir())
+    ending = time.monotonic() + 20
+    while paths:
+        assert time.monotonic() < ending, f"{paths[0]} is not writable"
+        with contextlib.suppress(OSError), open(paths[0], "r+b") as file:
+            file.write(
+                b"by hand"
+            )  # one change of each: a second one within the tick of the clock is stamped more finely
+            del paths[0]
+
+
+async def test_what_is_changed_at_the_very_moment_of_the_stop_is_seen(tmp_path: Path, binary: Path) -> None:
+    pair = Pair(tmp_path, binary)
+    folders = [pair.a.data / f"d{number}" for number in range(4)]
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:  # where no disk delays what comes after the moment
+        pair.b.process = type(pair.b.process)(replace(pair.b.settings, state_dir=Path(memory)), systemd=False)
+        async with opened(pair):
+            await pair.serve()
+            await pair.mirror()
+            for folder in folders:
+                folder.mkdir()
+                await in_thread(lambda folder=folder: [(folder / f"f{i}").write_text("equal") for i in range(100)])  # type: ignore[misc]
+            for folder in folders:
+                edit = beside(lambda name=folder.name: edit_as_soon_as_possible(pair.b.data / name))  # type: ignore[misc]
+                await secondary_away(pair)
+                await edit
+                await pair.listen(pair.b)
+                await pair.connect()
+                await in_mirror(pair.a)
+            await pair.a.plane.handover()
+            assert_equal(pair.a.data, pair.b.data)
 
 
 async def test_a_node_that_nobody_touched_has_nothing_to_say(mirrored: Pair) -> None:

@@ -20,6 +20,7 @@
 #define PRIMARY_WAIT_MS 3000   // that the start of an application may be delayed by a large tree
 #define SECONDARY_WAIT_MS 3000
 #define SECOND_NS 1000000000ll
+#define TICK_WAIT_MS 50            // the slowest kernels tick each 10 ms
 
 struct root {
     uint64_t ino;
@@ -41,10 +42,19 @@ static struct {
 
 // ---- the moment ----
 
-int64_t beside_moment(void) {
+static int64_t read_clock(clockid_t clock) {
     struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
+    clock_gettime(clock, &t);
     return (int64_t)t.tv_sec * SECOND_NS + t.tv_nsec;
+}
+
+// Files are stamped by a clock that ticks some hundred times a second. What is changed within the tick of this moment would look older than it, so the
+// next tick is awaited, in vain if the clock is set back meanwhile.
+int64_t beside_moment(void) {
+    int64_t now = read_clock(CLOCK_REALTIME);
+    struct timespec pause = {.tv_nsec = 1000000};
+    for (int i = 0; i < TICK_WAIT_MS && read_clock(CLOCK_REALTIME_COARSE) <= now; i++) nanosleep(&pause, NULL);
+    return now;
 }
 
 static void record_path(char path[PATH_MAX], const char *end) { snprintf(path, PATH_MAX, "%.4000s/rfs.left%s", options.state_dir, end); }

@@ -8,7 +8,7 @@
 #include "common.h"
 
 void beside_left(int64_t moment_ns);  // with the roots open: the role is left, and nothing of ours changed anything after the moment
-int64_t beside_moment(void);          // now
+int64_t beside_moment(void);          // now; what is changed after it returned is told from what was changed before
 void beside_drop(void);               // what is known of the moment: another copy lies there, or nobody could reach it meanwhile
 void beside_primary(bool wait);       // the directories are served, the dirty set counts; in a very large tree it goes on by itself
 bool beside_wait(int timeout_ms);     // false: it still looks
