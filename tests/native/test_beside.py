@@ -102,9 +102,7 @@ def edit_as_soon_as_possible(folder: Path) -> None:
     while paths:
         assert time.monotonic() < ending, f"{paths[0]} is not writable"
         with contextlib.suppress(OSError), open(paths[0], "r+b") as file:
-            file.write(
-                b"by hand"
-            )  # one change of each: a second one within the tick of the clock is stamped more finely
+            file.write(b"by hand")  # one change of each: some kernels stamp a second one more finely
             del paths[0]
 
 
