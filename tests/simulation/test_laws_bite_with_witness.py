@@ -79,7 +79,7 @@ def answered_before_it_is_durable(patch: Patch) -> None:
     first: dict[Witness, Register | None] = {}
     before = Witness.hear
 
-    def hear(third: Witness, claim: Claim, answer: Callable[[Verdict], None]) -> None:
+    def hear(third: Witness, claim: Claim, answer: Callable[[Verdict | None], None]) -> None:
         first[third] = third.disk
         before(third, claim, answer)
 
