@@ -304,8 +304,8 @@ class Api:
         chosen = ActionOptions(fullsync=options.flag("fullsync"), nosync=options.flag("nosync"), date=date)
         options.finish()
         caller = _caller(request, identity)
-        words = " ".join(word for word in ("fullsync", "nosync") if getattr(chosen, word))
-        words += f"-d {date.isoformat()}" if date else ""
+        said = [word for word in ("fullsync", "nosync") if getattr(chosen, word)]
+        words = " ".join([*said, f"-d {date.isoformat()}"] if date else said)
         work = self._face.module_action(am, action, caller, chosen)
         return answer(await self._command(request, action, am, words, work, identity), 202)
 

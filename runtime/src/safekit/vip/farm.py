@@ -336,7 +336,6 @@ class FarmVip:
         """The owners, but a bucket stays its former owner's until the one who is to act first has followed: who lets it go
         where all hear a frame, who takes it where one decides. A node that is gone is waited for by nobody.
         """
-        self.waiting_for = frozenset()
         awaited = {name for name in view if name != self.node and name not in following}
         if not awaited:
             return owners

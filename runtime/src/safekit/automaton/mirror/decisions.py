@@ -273,9 +273,8 @@ def _join(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
 def _decide_second(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     peer, arbitrated = state.peer, claims.arbitrated(state)
     if arbitrated and claims.granted_alone(state) and state.row == "candidate":
-        return _go(
-            state, "promote", f"{claims.arbiter(state)} named this node"
-        )  # nobody else may serve now, whatever is wished
+        # nobody else may serve now, whatever is wished
+        return _go(state, "promote", f"{claims.arbiter(state)} named this node")
     if state.wish is Wish.STOPPED or state.held:
         reason = state.reason if state.wish is Wish.STOPPED else f"rule {state.held[0]}"
         return _go(state, "leave_second", reason)
