@@ -111,6 +111,14 @@ class Replicated:
         """Whether the log says something that matches."""
         return any(re.search(pattern, message) for message in messages(node, NAME, after))
 
+    def await_said(self, node: Node, pattern: str, after: int = 0) -> None:
+        """Wait until the log says it: what one node does is not over when the other one is ready. NotInTime otherwise."""
+        wait_for(
+            f"{node.name} says {pattern!r}",
+            lambda: self.said(node, pattern, after),
+            last_words=lambda: "\n".join(messages(node, NAME, after)),
+        )
+
     def called(self, node: Node) -> list[str]:
         """The callbacks that ran there, oldest first."""
         lines = node.run(f"cat {NOTES}/{NAME}.calls", check=False).out.splitlines()

@@ -49,7 +49,7 @@ def test_a_scheduled_secondary_waits_between_its_synchronisations_and_serves_whe
 
     first.power_cut()
     wait_state(second, NAME, "ALONE", timeout=60)
-    assert pair.said(second, "rule rfs_forceuptodate")
+    pair.await_said(second, "rule rfs_forceuptodate")
     assert second.out(f"cat {FOLDER}/a") == "two"
 
 
@@ -75,7 +75,7 @@ def test_a_full_synchronisation_is_asked_for_once_and_then_forgotten(pair: Repli
     seen = mark(first, NAME)
     safekit(second, f"start -m {NAME}")
     wait_state(second, NAME, "SECOND")
-    assert pair.said(first, "comparing what changed", seen)
+    pair.await_said(first, "comparing what changed", seen)
 
     pair.stop(second)
     safekit(second, f"rfssync -m {NAME} full")
@@ -83,7 +83,7 @@ def test_a_full_synchronisation_is_asked_for_once_and_then_forgotten(pair: Repli
     seen = mark(first, NAME)
     safekit(second, f"start -m {NAME}")
     wait_state(second, NAME, "SECOND")
-    assert pair.said(first, "comparing everything", seen)
+    pair.await_said(first, "comparing everything", seen)
     wait_for("the policy is forgotten", lambda: pair.value(second, "usersetting.rfssyncmode") == "default")
 
 
@@ -105,7 +105,7 @@ def test_equal_copies_verify_under_load_and_what_was_written_beside_the_mount_is
     done = safekit(first, f"rfsverify -m {NAME}", check=False)
     assert done.code == 17 and f"{FOLDER}/d/7" in done.out, done
     assert pair.value(first, "rfs.verify") == pair.value(second, "rfs.verify") == "down"
-    assert pair.said(second, r"The copies differ: 1 files")
+    pair.await_said(second, r"The copies differ: 1 files")
 
 
 def test_what_a_synchronisation_took_is_said_with_true_figures(pair: Replicated) -> None:
@@ -113,8 +113,8 @@ def test_what_a_synchronisation_took_is_said_with_true_figures(pair: Replicated)
     pair.install()
     first.run(f"head -c 20000000 /dev/urandom >{FOLDER}/big; echo small >{FOLDER}/small")
     pair.ready()
-    assert pair.said(first, r"Reintegration ended \(default\) after .*: 2 files, 20.0 MB compared, 2\d.\d MB copied")
-    assert pair.said(second, r"Reintegration ended \(default\) after .*: 2\d.\d MB copied")
+    pair.await_said(first, r"Reintegration ended \(default\) after .*: 2 files, 20.0 MB compared, 2\d.\d MB copied")
+    pair.await_said(second, r"Reintegration ended \(default\) after .*: 2\d.\d MB copied")
     stats = json.loads(safekit(first, f"rfs stats -m {NAME} --json").out)["stats"]
     assert stats["resync_sent_bytes"] > 20_000_000
     assert pair.value(first, "rfs.rep_bandwidth").isdigit() and pair.value(second, "rfs.netin_bandwidth").isdigit()
@@ -124,7 +124,7 @@ def test_what_a_synchronisation_took_is_said_with_true_figures(pair: Replicated)
     seen = mark(first, NAME)
     safekit(second, f"start -m {NAME}")
     wait_state(second, NAME, "SECOND")
-    assert pair.said(first, r"Reintegration ended \(default\) after .* 0\.0 MB copied", seen)
+    pair.await_said(first, r"Reintegration ended \(default\) after .* 0\.0 MB copied", seen)
     assert "rep_bytes" in safekit(first, f"rfs stats -m {NAME}").out
 
 
@@ -151,8 +151,8 @@ def test_a_first_copy_that_travels_as_a_backup_needs_only_what_changed_since(
     safekit(second, f"second -m {NAME}")
     wait_state(second, NAME, "SECOND")
     wait_state(first, NAME, "PRIM")
-    assert pair.said(first, "comparing what changed")
-    assert pair.said(first, r"Reintegration ended \(external\) .* 0\.\d MB copied")
+    pair.await_said(first, "comparing what changed")
+    pair.await_said(first, r"Reintegration ended \(external\) .* 0\.\d MB copied")
     assert safekit(first, f"rfsverify -m {NAME}", check=False).code == 0
     for node in pair.nodes:
         assert pair.value(node, "usersetting.rfssyncmode") == "default"
@@ -179,7 +179,7 @@ def test_a_mounted_directory_that_hangs_restarts_the_module(pair: Replicated) ->
         wait_for("the null request fails", lambda: pair.said(first, "does not answer within 2 s"), timeout=30)
     finally:
         first.run(f"systemctl kill --signal=CONT {UNIT}")
-    assert pair.said(first, "Action stopstart called by checktime")
+    pair.await_said(first, "Action stopstart called by checktime")
     wait_for("it starts again", lambda: pair.said(first, "Action start called automatically"), timeout=60)
     # Who serves then depends on who noticed the silence first: the module's watch, or the other node's data plane.
     serve = {"PRIM Ready", "SECOND Ready"}
@@ -244,7 +244,7 @@ def test_the_roles_are_as_a_person_orders_them_or_the_order_is_refused(pair: Rep
     seen = mark(first, NAME)
     safekit(second, f"secondforce -m {NAME} -d 2026-01-01")
     wait_state(second, NAME, "SECOND")
-    assert pair.said(first, "comparing everything", seen)
+    pair.await_said(first, "comparing everything", seen)
 
     wait_state(first, NAME, "PRIM")
     before = {node.name: mark(node, NAME) for node in pair.nodes}
@@ -265,7 +265,7 @@ def test_the_roles_are_as_a_person_orders_them_or_the_order_is_refused(pair: Rep
     wait_state(first, NAME, "ALONE")
     safekit(second, f"start -m {NAME}")
     wait_state(second, NAME, "SECOND")
-    assert pair.said(first, "comparing everything", seen)
+    pair.await_said(first, "comparing everything", seen)
 
 
 @pytest.mark.parametrize(
