@@ -7,6 +7,7 @@ an administrator's synchronisation policy in `settings.py`. Nothing here decides
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -144,7 +145,7 @@ class Replica:
                 await self._pair(plane, generation)
             case _:
                 self._quiet()
-                await self._stop(plane)
+                await self._stop(plane, at_once=state.lapsed)
                 self._call("_rfs_stopped")
 
     def _exact(self, state: MirrorState) -> bool:
@@ -176,7 +177,16 @@ class Replica:
         except DataPlaneGone as error:
             self._module.log.write("rfs", "C", f"the directories stay covered by what the data plane left: {error}")
 
-    async def _stop(self, plane: DataPlane) -> None:
+    async def _stop(self, plane: DataPlane, *, at_once: bool = False) -> None:
+        """`at_once`: the lease of this node ran out, and the application may soon run on the other.
+
+        A primary whose answers are held gives its directories up without waiting for who uses them.
+        """
+        if at_once:
+            with contextlib.suppress(DataPlaneError):
+                await plane.disconnect()
+            await plane.idle(force=True)
+            return
         try:
             await plane.idle()
         except DataPlaneError as error:
