@@ -25,6 +25,12 @@ from safekit.membership import (
 )
 
 KEY = bytes(range(32))
+LIMIT_S = 60.0
+"""What is awaited here takes well below a second; a busy machine may take its time."""
+LONG_S = 30.0
+"""A silence that no stall of a busy machine is taken for. How long a silence is one is proven with a simulated clock, in
+tests/unit/membership.
+"""
 SOURCES = str(Path(safekit.__file__).parents[1])
 Event = TypeVar("Event", bound=PulseEvent)
 
@@ -37,18 +43,20 @@ def free_port() -> int:
 
 
 def mirror(node: str, peer: str, addresses: Mapping[str, str], port: int, **options: float) -> HeartbeatChannel:
-    """A mirror's heartbeat channel on one link."""
-    pulse, timeout = options.get("pulse", 0.1), options.get("timeout", 1.5)
+    """A mirror's heartbeat channel on one link. options: `pulse` and `timeout`, in seconds."""
+    pulse, timeout = options.get("pulse", 0.1), options.get("timeout", LONG_S)
     link = HeartbeatLink(
         "default", addresses[node], addresses[peer], timedelta(seconds=pulse), timedelta(seconds=timeout)
     )
     return HeartbeatChannel("mirror:db", node, peer, port, KEY, (link,))
 
 
-def farm(node: str, addresses: Mapping[str, str], port: int) -> GroupChannel:
-    """A farm's membership channel on one lan, with the spec's defaults."""
+def farm(node: str, addresses: Mapping[str, str], port: int, silence: float = LONG_S) -> GroupChannel:
+    """A farm's membership channel on one lan; after `silence` seconds a member is lost."""
     peers = tuple((name, address) for name, address in addresses.items() if name != node)
-    return GroupChannel("farm:web", node, port, KEY, (GroupLan("default", addresses[node], peers),))
+    lans = (GroupLan("default", addresses[node], peers),)
+    lost = round(silence / 0.1)
+    return GroupChannel("farm:web", node, port, KEY, lans, slost_count=lost, mlost_count=2 * lost)
 
 
 class PulseNode:
@@ -72,16 +80,20 @@ class PulseNode:
             [*command, str(self.folder / "run"), str(self.folder / "var")], env=os.environ | {"PYTHONPATH": SOURCES}
         )
 
+    async def connect(self) -> None:
+        """The daemon's connection to the pulse."""
+        await self.client.connect(timedelta(seconds=LIMIT_S))
+
     def kill_pulse(self) -> None:
         """As the kernel would under a lack of memory."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(5)
+        self.process.wait(LIMIT_S)
 
     async def start(self, *channels: Channel, payload: Mapping[str, object] | None = None) -> None:
         """The pulse, the daemon's connection, the channels."""
         self.start_pulse()
-        await self.client.connect()
+        await self.connect()
         await self.set(*channels, payload=payload)
 
     async def set(self, *channels: Channel, payload: Mapping[str, object] | None = None) -> None:
@@ -91,7 +103,7 @@ class PulseNode:
             if payload is not None:
                 await self.client.publish(channel.name, payload)
 
-    async def until(self, condition: Callable[[], bool], limit: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], bool], limit: float = LIMIT_S) -> None:
         """Wait for news until `condition` holds."""
 
         async def wait() -> None:
@@ -104,7 +116,7 @@ class PulseNode:
         except TimeoutError:
             raise AssertionError(f"{self.name}: not within {limit} s; it was told {self.told}") from None
 
-    async def heard(self, event: PulseEvent, limit: float = 5.0) -> None:
+    async def heard(self, event: PulseEvent, limit: float = LIMIT_S) -> None:
         """Wait until this event was told."""
         await self.until(lambda: event in self.told, limit)
 
@@ -118,7 +130,7 @@ class PulseNode:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(5)
+                self.process.wait(LIMIT_S)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                self.process.wait(5)
+                self.process.wait(LIMIT_S)

@@ -12,8 +12,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +44,7 @@ from safekit.membership import (
 from safekit.membership.beat import NOTICE, Beat, decode, encode, encode_payload
 from safekit.membership.channels import PROMISE
 from safekit.membership.sealed import Incarnation, Opened, Opener, Sealer
-from tests.pulse.nodes import KEY, SOURCES, PulseNode, farm, free_port, mirror
+from tests.pulse.nodes import KEY, LIMIT_S, LONG_S, SOURCES, PulseNode, farm, free_port, mirror
 
 ADDRESSES = {"n1": "127.0.0.11", "n2": "127.0.0.12", "n3": "127.0.0.13"}
 Nodes = Callable[..., PulseNode]
@@ -79,7 +78,7 @@ async def pair(node: Nodes, port: int) -> Pair:
     n1, n2 = node("n1"), node("n2")
     n1.start_pulse()
     n2.start_pulse()
-    await asyncio.gather(n1.client.connect(), n2.client.connect())
+    await asyncio.gather(n1.connect(), n2.connect())
     await n1.set(mirror("n1", "n2", ADDRESSES, port), payload={"state": "PRIM"})
     await n2.set(mirror("n2", "n1", ADDRESSES, port), payload={"state": "SECOND"})
     await n1.heard(PeerPayload("mirror:db", "n2", {"state": "SECOND"}))
@@ -87,35 +86,35 @@ async def pair(node: Nodes, port: int) -> Pair:
     return n1, n2
 
 
-async def timed(awaitable: Awaitable[None]) -> float:
-    began = time.monotonic()
-    await awaitable
-    return time.monotonic() - began
+def heartbeats(node: PulseNode) -> HeartbeatState:
+    state = node.client.state("mirror:db")
+    assert isinstance(state, HeartbeatState)
+    return state
 
 
 # --- mirror ---------------------------------------------------------------------------------------------------
 
 
-async def test_peers_find_each_other_and_lose_each_other_after_the_timeout(pair: Pair) -> None:
-    n1, n2 = pair
+async def test_peers_find_each_other_and_who_is_silent_is_lost(node: Nodes, port: int) -> None:
+    n1, n2 = node("n1"), node("n2")
+    await n1.start(mirror("n1", "n2", ADDRESSES, port), payload={"state": "PRIM"})
+    await n2.start(mirror("n2", "n1", ADDRESSES, port, timeout=1.5))
+    await n2.heard(PeerPayload("mirror:db", "n1", {"state": "PRIM"}))
     assert PeerAlive("mirror:db", "n1") in n2.told
     n1.kill_pulse()
-    took = await timed(n2.heard(PeerLost("mirror:db", "n1")))
-    assert 1.5 - 0.15 <= took <= 1.5 + 0.5
-    state = n2.client.state("mirror:db")
-    assert isinstance(state, HeartbeatState)
-    assert (state.links, state.alive, state.payload) == ({"default": False}, False, {"state": "PRIM"})
+    await n2.until(lambda: heartbeats(n2).alive is False)
+    assert PeerLost("mirror:db", "n1") in n2.told
+    state = heartbeats(n2)
+    assert (state.links, state.payload) == ({"default": False}, {"state": "PRIM"})
 
 
-async def test_what_is_published_is_at_the_peer_at_once(pair: Pair) -> None:
-    n1, n2 = pair
-    took = []
+async def test_what_is_published_waits_for_no_pulse(node: Nodes, port: int) -> None:
+    n1, n2 = node("n1"), node("n2")
+    await n1.start(mirror("n1", "n2", ADDRESSES, port, pulse=3600, timeout=7200))
+    await n2.start(mirror("n2", "n1", ADDRESSES, port, pulse=3600, timeout=7200))
     for number in range(10):
-        began = time.monotonic()
         await n1.client.publish("mirror:db", {"state": "WAIT", "number": number})
         await n2.heard(PeerPayload("mirror:db", "n1", {"state": "WAIT", "number": number}))
-        took.append(time.monotonic() - began)
-    assert sorted(took)[5] < 0.05, "half a pulse, if it waited for one"
 
 
 async def leased(node: Nodes, port: int, timeout: float, length: float) -> Pair:
@@ -124,9 +123,7 @@ async def leased(node: Nodes, port: int, timeout: float, length: float) -> Pair:
     await n1.start(mirror("n1", "n2", ADDRESSES, port, timeout=timeout), payload={"state": "PRIM"})
     await n2.start(mirror("n2", "n1", ADDRESSES, port, timeout=timeout), payload={"state": "SECOND"})
     await n2.heard(PeerAlive("mirror:db", "n1"))
-    state = n2.client.state("mirror:db")
-    assert isinstance(state, HeartbeatState)
-    promise = {"state": "SECOND", PROMISE: state.losses + 1}
+    promise = {"state": "SECOND", PROMISE: heartbeats(n2).losses + 1}
     await n2.client.publish("mirror:db", promise)
     await n1.heard(PeerPayload("mirror:db", "n2", promise))
     await n1.client.lease("mirror:db", length, True)
@@ -134,29 +131,29 @@ async def leased(node: Nodes, port: int, timeout: float, length: float) -> Pair:
 
 
 async def test_a_lease_lasts_as_long_as_a_secondary_that_promises_answers(node: Nodes, port: int) -> None:
-    n1, n2 = await leased(node, port, timeout=6.0, length=6.0)
-    await asyncio.sleep(5.0)
+    n1, n2 = await leased(node, port, timeout=10.0, length=10.0)
+    await asyncio.sleep(7.0)  # what is not renewed has run out after 6.25 s
     assert n1.count(LeaseEnded) == 0, n1.told
     n2.kill_pulse()
-    await n1.until(lambda: n1.count(LeaseEnded) == 1, limit=30.0)
+    await n1.until(lambda: n1.count(LeaseEnded) == 1)
     kinds = [type(event) for event in n1.told]
     assert LeaseAsks in kinds[: kinds.index(LeaseEnded)], "the witness is asked first"
     assert PeerLost not in kinds[: kinds.index(LeaseEnded)], "who could be passed over gives up before silence counts"
 
 
 async def test_a_lease_outlives_a_kill_of_the_pulse_while_the_other_node_answers(node: Nodes, port: int) -> None:
-    n1, _ = await leased(node, port, timeout=30.0, length=20.0)
+    n1, _ = await leased(node, port, timeout=90.0, length=60.0)
     n1.kill_pulse()
     n1.start_pulse()
     await n1.until(lambda: n1.count(Disconnected) == 1 and n1.client.connected)
-    await asyncio.sleep(7.0)
+    await asyncio.sleep(8.5)  # what the next life does not see renewed has run out after 7.5 s
     assert n1.count(LeaseEnded) == 0, n1.told
 
 
 async def test_removed_channel_is_lost_at_once_and_marked_as_left(pair: Pair) -> None:
     n1, n2 = pair
     await n1.client.remove_channel("mirror:db")
-    assert await timed(n2.heard(PeerLost("mirror:db", "n1", left=True))) < 0.5
+    await n2.heard(PeerLost("mirror:db", "n1", left=True), limit=LONG_S)
 
 
 async def test_killed_daemon_does_not_stop_the_beats(node: Nodes, port: int) -> None:
@@ -174,16 +171,15 @@ async def test_killed_daemon_does_not_stop_the_beats(node: Nodes, port: int) -> 
         cwd=Path(__file__).parents[2],
     )
     assert daemon.stdout is not None
-    assert await asyncio.wait_for(daemon.stdout.readline(), 10) == b"ready\n"
+    assert await asyncio.wait_for(daemon.stdout.readline(), LIMIT_S) == b"ready\n"
     await n2.heard(PeerPayload("mirror:db", "n1", {"state": "PRIM"}))
     n2.told.clear()
     daemon.send_signal(signal.SIGKILL)
     await daemon.wait()
-    await n2.heard(PeerDaemon("mirror:db", "n1", 1))
-    await asyncio.sleep(1.0)  # Longer than the time-out in all: only beats explain that the peer is still there.
+    await n2.until(lambda: n2.count(PeerDaemon) == 1)
     assert n2.count(PeerLost) == n2.count(LinkDown) == 0
 
-    await n1.client.connect()
+    await n1.connect()
     await n1.client.set_channel(mirror("n1", "n2", ADDRESSES, port))
     assert PeerPayload("mirror:db", "n2", {"state": "SECOND"}) in n1.told, "the new daemon is told what is known"
     assert PeerAlive("mirror:db", "n2") in n1.told
@@ -193,29 +189,33 @@ async def test_killed_daemon_does_not_stop_the_beats(node: Nodes, port: int) -> 
 
 async def test_killed_pulse_comes_back_before_anybody_notices(pair: Pair) -> None:
     n1, n2 = pair
-    await asyncio.sleep(0.3)
     n1.kill_pulse()
     n1.start_pulse()
     await n1.until(lambda: n1.count(Connected) == 2)
-    await asyncio.sleep(2.0)
-    for one in pair:
-        assert one.count(PeerLost) == one.count(LinkDown) == one.count(Refused) == 0
-        assert one.count(PeerAlive) == one.count(PeerPayload) == 1, "no event twice"
-    assert n1.count(Disconnected) == 1
     await n1.client.publish("mirror:db", {"state": "ALONE"})
     await n2.heard(PeerPayload("mirror:db", "n1", {"state": "ALONE"}))
+    await n2.client.publish("mirror:db", {"state": "WAIT"})
+    await n1.heard(PeerPayload("mirror:db", "n2", {"state": "WAIT"}))
+    for one in pair:
+        assert one.count(PeerLost) == one.count(LinkDown) == one.count(Refused) == 0
+        assert (one.count(PeerAlive), one.count(PeerPayload)) == (1, 2), "no event twice"
+    assert n1.count(Disconnected) == 1
 
 
-async def test_killed_pulse_resumes_without_any_daemon(pair: Pair) -> None:
-    n1, n2 = pair
-    await n1.client.publish("mirror:db", {"state": "ALONE"})
-    await n1.client.close()
-    n1.kill_pulse()
-    n1.start_pulse()
-    await n2.heard(PeerDaemon("mirror:db", "n1", 1))
-    await asyncio.sleep(1.5)
-    assert n2.count(PeerLost) == 0
-    assert n2.told.count(PeerPayload("mirror:db", "n1", {"state": "ALONE"})) == 1
+async def test_killed_pulse_resumes_without_any_daemon(node: Nodes, port: int) -> None:
+    n1, peer = node("n1"), Forger(port, ADDRESSES["n1"])
+    try:
+        await n1.start(mirror("n1", "n2", ADDRESSES, port), payload={"state": "ALONE"})
+        earlier, _ = await peer.beat(lambda _, beat: beat.payload == encode_payload({"state": "ALONE"}))
+        await n1.client.close()
+        await peer.beat(lambda _, beat: beat.absent_s is not None and beat.absent_s >= 2)
+        n1.kill_pulse()
+        n1.start_pulse()
+        life, first = await peer.beat(lambda life, _: life > earlier)
+        _, later = await peer.beat(lambda then, beat: then == life and beat.absent_s is not None and beat.absent_s >= 2)
+        assert first.payload == later.payload == encode_payload({"state": "ALONE"})
+    finally:
+        peer.close()
 
 
 async def test_payload_published_while_the_pulse_is_away_goes_out_when_it_is_back(pair: Pair) -> None:
@@ -229,10 +229,11 @@ async def test_payload_published_while_the_pulse_is_away_goes_out_when_it_is_bac
 
 async def test_channel_with_other_times_does_not_disturb_the_peer(pair: Pair, port: int) -> None:
     n1, n2 = pair
-    await n1.client.set_channel(mirror("n1", "n2", ADDRESSES, port, pulse=0.05, timeout=1.0))
+    await n1.client.set_channel(mirror("n1", "n2", ADDRESSES, port, pulse=0.05, timeout=2 * LONG_S))
     await n1.client.publish("mirror:db", {"state": "WAIT"})
     await n2.heard(PeerPayload("mirror:db", "n1", {"state": "WAIT"}))
-    await asyncio.sleep(1.7)
+    await n2.client.publish("mirror:db", {"state": "ALONE"})
+    await n1.heard(PeerPayload("mirror:db", "n2", {"state": "ALONE"}))
     assert n1.count(PeerLost) == n2.count(PeerLost) == n2.count(Refused) == 0
 
 
@@ -240,7 +241,7 @@ async def test_channels_that_the_configuration_no_longer_has_are_removed(pair: P
     n1, n2 = pair
     await n1.client.close()
     successor = PulseNode("n1", n1.folder)
-    await successor.client.connect()
+    await successor.connect()
     await successor.client.keep_channels({"cluster"})
     await n2.heard(PeerLost("mirror:db", "n1", left=True))
     await successor.client.close()
@@ -250,8 +251,9 @@ async def test_payload_that_does_not_fit_is_refused_and_the_last_one_stays(pair:
     n1, n2 = pair
     with pytest.raises(PayloadTooLarge, match="expected at most"):
         await n1.client.publish("mirror:db", {"noise": os.urandom(2000).hex()})
-    await asyncio.sleep(0.3)
-    assert n2.count(PeerPayload) == 1
+    await n1.client.publish("mirror:db", {"state": "ALONE"})
+    await n2.heard(PeerPayload("mirror:db", "n1", {"state": "ALONE"}))
+    assert [one.payload for one in n2.told if isinstance(one, PeerPayload)] == [{"state": "PRIM"}, {"state": "ALONE"}]
 
 
 async def test_files_that_hold_keys_are_private(pair: Pair) -> None:
@@ -264,11 +266,11 @@ async def test_files_that_hold_keys_are_private(pair: Pair) -> None:
 
 async def test_other_key_is_refused_and_reported_once(node: Nodes, port: int) -> None:
     n1, n2 = node("n1"), node("n2")
-    await n1.start(mirror("n1", "n2", ADDRESSES, port), payload={"state": "PRIM"})
+    await n1.start(mirror("n1", "n2", ADDRESSES, port, timeout=1.5), payload={"state": "PRIM"})
     await n2.start(replace(mirror("n2", "n1", ADDRESSES, port), key=b"x" * 32), payload={"state": "SECOND"})
     await n1.heard(Refused("mirror:db", ADDRESSES["n2"], "key differs", "n2"))
     await n2.heard(Refused("mirror:db", ADDRESSES["n1"], "key differs", "n1"))
-    await n1.heard(PeerLost("mirror:db", "n2"))
+    await n1.until(lambda: n1.count(PeerLost) == 1)
     assert n1.count(Refused) == 1
     assert n1.count(PeerPayload) == n1.count(LinkUp) == 0
     await n2.client.set_channel(mirror("n2", "n1", ADDRESSES, port))
@@ -282,6 +284,7 @@ class Forger:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.bind((ADDRESSES["n2"], port))
         self._target = (target, port)
+        self._opener = Opener("mirror:db", ["default"], KEY, ["n1"])
 
     def seal(self, number: int, count: int, state: str) -> list[bytes]:
         seal = Sealer("mirror:db", ["default"], KEY, "n2", Incarnation(number, b"saltsalt"))
@@ -291,16 +294,16 @@ class Forger:
         for datagram in datagrams:
             self._socket.sendto(datagram, self._target)
 
-    def notices(self) -> list[int]:
-        """The incarnations that this peer is told to exceed."""
-        opener = Opener("mirror:db", ["default"], KEY, ["n1"])
-        found = []
-        with suppress(BlockingIOError):
+    async def beat(self, wanted: Callable[[int, Beat], bool]) -> tuple[int, Beat]:
+        """The next beat of n1, with the number of the life that sent it, of which this holds."""
+
+        async def take() -> tuple[int, Beat]:
             while True:
-                opened = opener.open("default", self._socket.recv(2048))
-                if isinstance(opened, Opened) and (beat := decode(opened.body)).kind == NOTICE:
-                    found.append(beat.view.epoch)
-        return found
+                opened = self._opener.open("default", await asyncio.get_running_loop().sock_recv(self._socket, 2048))
+                if isinstance(opened, Opened) and wanted(opened.incarnation, beat := decode(opened.body)):
+                    return opened.incarnation, beat
+
+        return await asyncio.wait_for(take(), LIMIT_S)
 
     def close(self) -> None:
         self._socket.close()
@@ -309,15 +312,14 @@ class Forger:
 async def test_replayed_datagrams_keep_nobody_alive(node: Nodes, port: int) -> None:
     n1, forger = node("n1"), Forger(port, ADDRESSES["n1"])
     try:
-        await n1.start(mirror("n1", "n2", ADDRESSES, port))
+        await n1.start(mirror("n1", "n2", ADDRESSES, port, timeout=1.5))
         recorded = forger.seal(1000, 5, "PRIM")
         forger.send(*recorded)
         await n1.heard(PeerPayload("mirror:db", "n2", {"state": "PRIM"}))
-        began = time.monotonic()
-        while time.monotonic() - began < 2.2:
-            forger.send(*recorded)
-            await asyncio.sleep(0.1)
-        assert PeerLost("mirror:db", "n2") in n1.told
+        async with asyncio.timeout(LIMIT_S):
+            while n1.count(PeerLost) == 0:
+                forger.send(*recorded)
+                await asyncio.sleep(0.1)
         assert n1.told.count(Refused("mirror:db", ADDRESSES["n2"], "replayed", "n2")) == 1
     finally:
         forger.close()
@@ -332,7 +334,8 @@ async def test_datagrams_of_an_earlier_life_are_refused_and_their_sender_is_told
         forger.send(*forger.seal(1000, 5, "STOP"))
         await n1.heard(Refused("mirror:db", ADDRESSES["n2"], "old incarnation", "n2"))
         assert PeerPayload("mirror:db", "n2", {"state": "STOP"}) not in n1.told
-        assert forger.notices() == [2000], "one notice a second, whatever arrives"
+        _, notice = await forger.beat(lambda _, beat: beat.kind == NOTICE)
+        assert notice.view.epoch == 2000, "what this peer's next life must exceed"
     finally:
         forger.close()
 
@@ -410,7 +413,7 @@ async def test_listener_that_fails_is_reported_and_costs_no_event(node: Nodes, p
 
     n1.client = Pulse(n1.folder / "run" / "pulse.sock", on_event=fail_on_connection)
     await n1.start(mirror("n1", "n2", ADDRESSES, port, pulse=0.05, timeout=0.2))
-    await n1.heard(PeerLost("mirror:db", "n2"))
+    await n1.until(lambda: n1.count(PeerLost) == 1)
     assert len(reported) == 1
     assert reported[0].startswith("a listener failed on Connected")
 
@@ -419,9 +422,11 @@ async def test_order_to_stop_ends_the_process_in_good_order_and_says_no_goodbye(
     n1, n2 = pair
     assert n1.process is not None
     n1.process.terminate()
-    assert n1.process.wait(5) == 0
+    assert n1.process.wait(LIMIT_S) == 0
     n1.start_pulse()
     await n1.until(lambda: n1.count(Connected) == 2)
+    await n1.client.publish("mirror:db", {"state": "ALONE"})
+    await n2.heard(PeerPayload("mirror:db", "n1", {"state": "ALONE"}))
     assert n2.count(LinkDown) == 0
 
 
@@ -437,15 +442,14 @@ def members(node: PulseNode) -> tuple[str, ...]:
 async def test_farm_of_three_forms_loses_one_and_takes_it_back(node: Nodes, port: int) -> None:
     nodes = {name: node(name) for name in ADDRESSES}
     for name, one in nodes.items():
-        await one.start(farm(name, ADDRESSES, port), payload={"state": "UP", "of": name})
+        await one.start(farm(name, ADDRESSES, port, silence=1.5), payload={"state": "UP", "of": name})
     n1, n2, n3 = nodes.values()
     for one in nodes.values():
         await one.until(lambda one=one: members(one) == ("n1", "n2", "n3"))  # type: ignore[misc]
     await n1.heard(MemberPayload("farm:web", "n3", {"state": "UP", "of": "n3"}))
 
     n3.kill_pulse()
-    took = await timed(n2.until(lambda: members(n2) == ("n1", "n2")))
-    assert 0.85 <= took <= 1.6, "slost_count pulses"
+    await n2.until(lambda: members(n2) == ("n1", "n2"))
     before = n2.client.state("farm:web")
 
     n3.start_pulse()
@@ -472,7 +476,9 @@ async def test_killed_pulse_of_a_farm_node_moves_nothing(node: Nodes, port: int)
         one.kill_pulse()
         one.start_pulse()
         await one.until(lambda one=one: one.count(Connected) == 2)  # type: ignore[misc]
-    await asyncio.sleep(2.5)
+    for name, other in (("n1", "n2"), ("n2", "n1")):
+        await nodes[name].client.publish("farm:web", {"state": "UP", "again": name})
+        await nodes[other].heard(MemberPayload("farm:web", name, {"state": "UP", "again": name}))
     assert {name: one.count(ViewChanged) for name, one in nodes.items()} == settled
 
 
@@ -484,4 +490,4 @@ async def test_node_that_leaves_the_farm_is_out_at_once(node: Nodes, port: int) 
     for one in nodes.values():
         await one.until(lambda one=one: members(one) == ("n1", "n2", "n3"))  # type: ignore[misc]
     await n1.client.remove_channel("farm:web")
-    assert await timed(n3.until(lambda: members(n3) == ("n2", "n3"))) < 0.7
+    await n3.until(lambda: members(n3) == ("n2", "n3"), limit=LONG_S)
