@@ -43,7 +43,7 @@ exactness: venv ## a million packets through a farm that changes all the time, e
 	@PYTHONPATH=runtime/src $(PY) -m tests.netns.exactness --packets $(PACKETS)
 
 simulate: SEEDS := 20000
-simulate: venv ## whole lives of mirrors under one seeded scheduler, with the register of a witness (SEEDS=number, FIRST=seed)
+simulate: venv ## whole lives of mirrors under one seeded scheduler, with the register of a witness; then each rule dropped (SEEDS=number, FIRST=seed)
 	@PYTHONPATH=runtime/src $(PY) -m tests.simulation --seeds $(SEEDS) $(if $(FIRST),--first $(FIRST))
 
 lint: venv ## the quick gates: style, types, contracts, shell

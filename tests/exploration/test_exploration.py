@@ -15,8 +15,8 @@ import pytest
 
 from tests.exploration.explorer import Found, explore
 from tests.exploration.world import Automaton, Draft
+from tests.simulation.dropped import Patch
 from tests.simulation.test_laws_bite_with_witness import (
-    Patch,
     acknowledged_before_the_register,
     promoted_without_the_register,
     published_before_the_register,

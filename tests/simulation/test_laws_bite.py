@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import pytest
-
 from safekit.automaton import data
 from safekit.automaton.data import DataRecord, Decision, Holder
 from safekit.automaton.mirror import PLANS
 from safekit.automaton.vocabulary import Publish, Record, RecordKind, Role, Script, Vip
-from tests.simulation.laws import Broken
+from tests.simulation.dropped import Dropped, Patch, each, first_world_that_breaks
 from tests.simulation.plane import Copy
-from tests.simulation.weather import live
-
-MOST_WORLDS = 600
-Patch = pytest.MonkeyPatch
 
 
 def both_may_start_alone(patch: Patch) -> None:
@@ -60,21 +52,17 @@ def application_left_running(patch: Patch) -> None:
     patch.setitem(PLANS, "leave_prim", tuple(step for step in PLANS["leave_prim"] if step != Script("stop_prim")))
 
 
-@pytest.mark.parametrize(
-    ("dropped", "sentence"),
-    [
-        (both_may_start_alone, "serves without the acknowledged writes"),
-        (former_primary_wins, "acknowledged write"),
-        (record_before_the_data_are_durable, "acknowledged write"),
-        (address_kept, "holds the virtual address in WAIT"),
-        (told_before_recorded, "is SECOND Ready and its record says"),
-        (application_left_running, "the application runs on both nodes"),
-    ],
+RULES = (
+    Dropped(both_may_start_alone, ("serves without the acknowledged writes",)),
+    Dropped(former_primary_wins, ("acknowledged write",)),
+    Dropped(record_before_the_data_are_durable, ("acknowledged write",)),
+    Dropped(address_kept, ("holds the virtual address in WAIT",)),
+    Dropped(told_before_recorded, ("is SECOND Ready and its record says",)),
+    Dropped(application_left_running, ("the application runs on both nodes",)),
 )
-def test_a_dropped_rule_breaks_a_law(
-    dropped: Callable[[Patch], None], sentence: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dropped(monkeypatch)
-    with pytest.raises(Broken, match=sentence):
-        for seed in range(MOST_WORLDS):
-            live(seed)
+
+
+@each(RULES)
+def test_a_dropped_rule_breaks_a_law(dropped: Dropped) -> None:
+    caught = first_world_that_breaks(dropped)
+    assert caught.is_due_to(dropped), caught
