@@ -138,6 +138,12 @@ def test_who_leaves_as_secondary_or_after_a_handover_gives_up_its_claim() -> Non
     assert not data.left(data.resynchronising(SHARED), Role.SECOND, handed_over=False).consistent
 
 
+def test_who_joins_and_leaves_before_anything_was_copied_still_lacks_what_it_lost_with_its_memory() -> None:
+    for clean in (True, False):
+        lost = replace(SHARED, clean=clean)
+        assert data.left(data.joining(lost), Role.SECOND, handed_over=False) == replace(data.joining(lost), clean=clean)
+
+
 def test_who_yields_forgets_its_history_and_keeps_its_epoch() -> None:
     yielded = data.yielded(FIRST)
     assert (yielded.epoch, yielded.generation, yielded.history, yielded.holder) == (1, "", (), Holder.PEER)

@@ -146,8 +146,11 @@ def resynchronising(record: DataRecord) -> DataRecord:
 
 
 def left(record: DataRecord, role: Role, handed_over: bool) -> DataRecord:
-    """The record of a node that stopped in order: a handed-over or secondary copy gives up its claim."""
-    if record.holder is Holder.NONE or not record.consistent:
+    """The record of a node that stopped in order: a handed-over or secondary copy gives up its claim.
+
+    Who leaves while it joins has what it had before: what it had lost with its memory then is not back.
+    """
+    if record.holder in (Holder.NONE, Holder.PEER) or not record.consistent:
         return replace(record, role=role)
     gives_up = handed_over or role is Role.SECOND
     return replace(record, holder=Holder.PEER if gives_up else record.holder, role=role, clean=True)
