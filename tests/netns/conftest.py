@@ -21,10 +21,14 @@ from safekit.vip.service import (
     Released,
     VirtualAddress,
 )
-from tests.netns.lab import VIP4, VIP6, Lab, Node, wire
+from tests.netns.lab import VIP4, VIP6, Lab, Node, client4, client6, wire
 
 IDENTITY = "the cluster of the tests"
-NODES = ("n1", "n2", "n3")
+ALL = ("n1", "n2", "n3")
+EVERYWHERE = tuple(
+    (vip, client(number), 20000 + number) for vip, client in ((VIP4, client4), (VIP6, client6)) for number in range(40)
+)
+"""Clients of both versions of IP: (virtual address, the client's address, its port)."""
 ADDRESSES = (VirtualAddress(ip_address(VIP4)), VirtualAddress(ip_address(VIP6)))
 WEB = BalancingGroup(
     "web",
@@ -54,7 +58,7 @@ class Farm:
 
     def daemon(self, name: str) -> FarmVip:
         """A daemon that starts on this node (again)."""
-        return FarmVip(self.module, self.service, name, IDENTITY, self._run / name, NODES)
+        return FarmVip(self.module, self.service, name, IDENTITY, self._run / name, ALL)
 
     def node(self, name: str) -> Node:
         return self.lab.servers[name]
@@ -89,7 +93,7 @@ class Farm:
 
     def owners(self, names: Sequence[str], group: int = 0) -> tuple[str | None, ...]:
         """The table that the model gives when these nodes are UP."""
-        powers = {name: self.service.groups[group].power_of(name) for name in NODES}
+        powers = {name: self.service.groups[group].power_of(name) for name in ALL}
         return buckets.assign({name: powers[name] for name in names}, f"{IDENTITY}|{self.module}", powers)
 
     def owner(self, names: Sequence[str], client: str, port: int, key: HashKey) -> str | None:

@@ -14,7 +14,7 @@ import pytest
 from safekit.module.connections import count_connections
 from safekit.vip.farm import FarmVip
 from safekit.vip.service import BalancingGroup, BalancingRule, HashKey, Member, Protocol, VipError
-from tests.netns.conftest import WEB, Farm
+from tests.netns.conftest import ALL, EVERYWHERE, WEB, Farm
 from tests.netns.lab import (
     VIP4,
     VIP6,
@@ -32,9 +32,6 @@ from tests.netns.lab import (
 )
 
 pytestmark = pytest.mark.netns
-ALL = ("n1", "n2", "n3")
-EVERYWHERE = [*((VIP4, client4(number), 20000 + number) for number in range(40))]
-EVERYWHERE += [(VIP6, client6(number), 20000 + number) for number in range(40)]
 
 
 def test_each_tcp_client_is_served_by_the_node_that_the_model_names(farm: Farm) -> None:

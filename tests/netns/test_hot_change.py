@@ -12,14 +12,11 @@ import pytest
 
 from safekit.vip.farm import FarmVip
 from safekit.vip.service import BalancingGroup, BalancingRule, HashKey, Protocol
-from tests.netns.conftest import IDENTITY, NODES, WEB, Farm
-from tests.netns.lab import VIP4, VIP6, client4, client6, connect, still_served_by, watch_rules, who_serves
+from tests.netns.conftest import ALL, EVERYWHERE, IDENTITY, WEB, Farm
+from tests.netns.lab import VIP4, client4, connect, still_served_by, watch_rules, who_serves
 from tests.netns.test_invisible import UNSEEN
 
 pytestmark = pytest.mark.netns
-ALL = ("n1", "n2", "n3")
-EVERYWHERE = [*((VIP4, client4(number), 20000 + number) for number in range(30))]
-EVERYWHERE += [(VIP6, client6(number), 20000 + number) for number in range(30)]
 WEIGHTED = replace(WEB, powers={"n1": 1, "n2": 6, "n3": 1})
 TLS = BalancingGroup("tls", (BalancingRule(Protocol.TCP, HashKey.ON_PORT, None, 443),))
 
@@ -36,7 +33,7 @@ def configured(farm: Farm, tmp_path: Path, *groups: BalancingGroup) -> None:
     """Every node has another configuration, and none follows it yet."""
     farm.service = replace(farm.service, groups=groups)
     farm.vips = {
-        name: FarmVip(farm.module, farm.service, name, IDENTITY, tmp_path / name, NODES) for name in farm.lab.servers
+        name: FarmVip(farm.module, farm.service, name, IDENTITY, tmp_path / name, ALL) for name in farm.lab.servers
     }
 
 

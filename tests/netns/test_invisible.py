@@ -13,7 +13,7 @@ import pytest
 from safekit.vip.farm import FarmVip
 from safekit.vip.invisible import derived_mac
 from safekit.vip.service import BalancingGroup, BalancingRule, HashKey, Member, Protocol, VipError, VirtualAddress
-from tests.netns.conftest import ADDRESSES, IDENTITY, WEB, Farm
+from tests.netns.conftest import ADDRESSES, ALL, EVERYWHERE, IDENTITY, WEB, Farm
 from tests.netns.lab import (
     VIP4,
     VIP6,
@@ -33,11 +33,8 @@ from tests.netns.lab import (
 )
 
 pytestmark = pytest.mark.netns
-ALL = ("n1", "n2", "n3")
 VMAC = derived_mac(ip_address(VIP4))
 UNSEEN = tuple(replace(one, vmac=VMAC) for one in ADDRESSES)
-EVERYWHERE = [*((VIP4, client4(number), 20000 + number) for number in range(30))]
-EVERYWHERE += [(VIP6, client6(number), 20000 + number) for number in range(30)]
 
 
 @pytest.fixture

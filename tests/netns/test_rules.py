@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from safekit.vip.service import BalancingGroup, BalancingRule, HashKey, Protocol, VirtualAddress
-from tests.netns.conftest import WEB, Farm
+from tests.netns.conftest import ALL, WEB, Farm
 from tests.netns.lab import (
     VIP4,
     VIP6,
@@ -25,7 +25,6 @@ from tests.netns.lab import (
 )
 
 pytestmark = pytest.mark.netns
-ALL = ("n1", "n2", "n3")
 UDP, TCP = Protocol.UDP, Protocol.TCP
 
 
