@@ -1,29 +1,9 @@
 // The record on the disk: whatever lies there, reading it ends, and a record that is damaged is never the ground for serving or for a short resync.
-#include "../../runtime/native/src/shared.h"
 #include "../../runtime/native/src/state.h"
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include "folder.h"
 #include <string.h>
-#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
-static char folder[] = "/dev/shm/safekit-fuzz-XXXXXX";
-
-static void leave(void) {
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    if (system(command)) return;
-}
-
-static void put(const char *name, const uint8_t *bytes, size_t size) {
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0 || write(fd, bytes, size) != (ssize_t)size) abort();
-    close(fd);
-}
 
 static void forget(void) {
     memset(&state, 0, sizeof state);
@@ -32,21 +12,14 @@ static void forget(void) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
-    if (!options.state_dir) {
-        if (!mkdtemp(folder)) abort();
-        atexit(leave);
-        options.state_dir = folder;
-        options.module = "fuzz";
-        if (shared_create()) abort();
-        stderr = fopen("/dev/null", "we"); // what is said; a sanitizer writes to the descriptor
-    }
+    enter();
     // The checksum is right in half of the inputs: a reader that only compares checksums is no reader.
     bool sealed = size && bytes[0] & 1;
     char text[65536 + 64];
     size_t used = size ? size - 1 : 0;
     if (used) memcpy(text, bytes + 1, used);
     if (sealed) used += (size_t)snprintf(text + used, 64, "check=%016llx\n", (unsigned long long)fnv64(text, used));
-    put("rfs.state", (const uint8_t *)text, used);
+    lay("rfs.state", (const uint8_t *)text, used);
     forget();
     bool was_secondary, damaged;
     if (state_load(&was_secondary)) abort();

@@ -118,19 +118,27 @@ def truncating_opens_truncate_on_both_sides(m: Path, b: Path) -> None:
     assert (b / "t").read_bytes() == b"sho" + bytes(7)
 
 
-def _lock_elsewhere(path: Path, take: Callable[[Any, int], None]) -> int:
+def _elsewhere(work: Callable[[], object]) -> int:
     """What another process gets: 0 or an errno."""
     child = os.fork()
     if not child:
-        code = 0
+        code = 1
         try:
-            with open(path, "r+") as file:
-                take(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            work()
+            code = 0
         except OSError as error:
             code = error.errno
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _lock_elsewhere(path: Path, take: Callable[[Any, int], None]) -> int:
+    def lock() -> None:
+        with open(path, "r+") as file:
+            take(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    return _elsewhere(lock)
 
 
 @case
@@ -313,21 +321,15 @@ def times_are_equal_to_the_nanosecond(m: Path, b: Path) -> None:
 
 
 def _as_nobody(work: Callable[[], None]) -> int:
-    """Runs in a process of its own as user 65534, group 65534."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            work()
-            code = 0
-        except OSError as error:
-            code = error.errno
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    """Runs in a process of its own as user 65534, group 65534; 0 or an errno."""
+
+    def give_up_and_work() -> None:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        work()
+
+    return _elsewhere(give_up_and_work)
 
 
 @case
