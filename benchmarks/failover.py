@@ -1,10 +1,12 @@
 """How long clients wait when a primary dies, is stopped, hands over, or loses its application; and false alarms under load.
 
     python benchmarks/failover.py [--rounds 30] [--minutes 30] [--only cut,stop,swap,kill,reference,false]
+                                  [--witness]
 
 The mirror of the nodes' tests with a trivial application, written to all the time; a client on a third machine asks the
-virtual address every 20 ms who is there. build/reports/failover.json holds `rows` and `targets`; a run of less than
-everything writes failover-part.json instead. The exit code is 1 when a target is not met.
+virtual address every 20 ms who is there. With a witness n3 decides between the two, and they serve on leases.
+build/reports/failover.json (failover-witness.json) holds `rows` and `targets`; a run of less than everything writes
+failover-part.json (failover-witness-part.json) instead. The exit code is 1 when a target is not met.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ if not __package__:  # `python benchmarks/failover.py`
 
 from benchmarks import outages
 from benchmarks.outages import FALSE, FAST, REFERENCE, Answer, Call, Series
+from tests.faults.arbiter import declare_witness, forget_witness
 from tests.nodes import CommandFailed, Lab, Node, NotInTime, wait_for
 from tests.nodes.engine import ROOT
 from tests.nodes.runtime import install_runtime
@@ -279,12 +282,23 @@ ROWS = {
 }
 
 
-def measure(only: frozenset[str], rounds: int, minutes: float, seed: int, done: Callable[[Series], None]) -> None:
+def measure(
+    only: frozenset[str],
+    rounds: int,
+    minutes: float,
+    seed: int,
+    done: Callable[[Series], None],
+    *,
+    witness: bool = False,
+) -> None:
     """Measures what was asked for, row after row; `done` gets each. A round that fails is noted, and the pair mended."""
     lab = Lab.here(say=say)
     lab.ensure()
     install_runtime(lab.nodes)
-    form_cluster(lab)
+    if witness:
+        declare_witness(lab, lab["n3"])
+    else:
+        form_cluster(lab)
     pair = Measured(lab)
     run = Run(pair, seed)
     again: dict[str, Callable[[Series], None]] = {"swap": run.swap, "kill": run.kill, "stop": run.stop, "cut": run.cut}
@@ -308,6 +322,8 @@ def measure(only: frozenset[str], rounds: int, minutes: float, seed: int, done: 
     finally:
         pair.end()
         pair.uninstall()
+        if witness:
+            forget_witness(lab, lab["n3"])
 
 
 def _round(pair: Measured, series: Series, number: int, one: Callable[[Series], None]) -> None:
@@ -333,6 +349,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of busy processors (%(default)s; 0: none)")
     parser.add_argument("--only", default=",".join(kinds), help="only these: %(default)s")
     parser.add_argument("--seed", type=int, default=SEED, help="of the moments at which things happen (%(default)s)")
+    parser.add_argument("--witness", action="store_true", help="n3 is the witness of the pair")
     given = parser.parse_args(words)
     given.only = frozenset(given.only.split(","))
     if unknown := given.only - set(kinds):
@@ -347,7 +364,7 @@ def main(words: list[str] | None = None) -> int:
     """Measure, print, write."""
     given = arguments(words)
     found: list[Series] = []
-    report = REPORTS / ("failover.json" if given.whole else "failover-part.json")
+    report = REPORTS / f"failover{'-witness' * given.witness}{'-part' * (not given.whole)}.json"
     load = os.getloadavg()[0]
     began = time.monotonic()
 
@@ -359,6 +376,7 @@ def main(words: list[str] | None = None) -> int:
             "cores": os.cpu_count(),
             "rounds": given.rounds,
             "seed": given.seed,
+            "witness": given.witness,
             "profiles": outages.PULSES,
             "load_before": round(load, 1),
             "load_after": round(os.getloadavg()[0], 1),
@@ -369,7 +387,7 @@ def main(words: list[str] | None = None) -> int:
         report.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n")
 
     try:
-        measure(given.only, given.rounds, given.minutes, given.seed, write)
+        measure(given.only, given.rounds, given.minutes, given.seed, write, witness=given.witness)
     except KeyboardInterrupt:
         say("interrupted")
         return 130
