@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 from safekit.automaton.mirror import Answered, Silent
 from safekit.automaton.mirror.fencing import Ruling, next_epoch, ruling
 from safekit.automaton.vocabulary import Ask, Role
+from safekit.module.fencer import AGAIN_S, SECONDARY_AFTER_S
 
 if TYPE_CHECKING:
     from tests.simulation.node import Node
 
-SECONDARY_AFTER_S = 1.0
-"""A primary that lives fences first."""
-AGAIN_S = 2.0
 LOOK_S = 0.2
 
 
