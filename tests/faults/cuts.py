@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -85,10 +85,10 @@ def verdict(cuts: Sequence[Cut], wanted: int) -> list[dict[str, object]]:
 
 
 @contextmanager
-def arbitrated(cluster: Lab) -> Iterator[Mirror]:
+def arbitrated(cluster: Lab, made: Callable[[Lab], Mirror] = Mirror) -> Iterator[Mirror]:
     """Module `m` on n1 and n2, PRIM and SECOND, n3 their witness; afterwards neither is there."""
     declare_witness(cluster, cluster["n3"])
-    mirror = Mirror(cluster)
+    mirror = made(cluster)
     mirror.install()
     mirror.first_start(mirror.nodes[0])
     try:

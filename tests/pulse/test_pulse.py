@@ -150,6 +150,52 @@ async def test_a_lease_outlives_a_kill_of_the_pulse_while_the_other_node_answers
     assert n1.count(LeaseEnded) == 0, n1.told
 
 
+async def watched(node: Nodes, tmp_path: Path, port: int) -> tuple[PulseNode, PulseNode, Path]:
+    """As `leased`; a file takes the place of the watchdog of n1, and has everything that was written to it."""
+    device, named = tmp_path / "watchdog0", tmp_path / "n1" / "var" / "watchdog"
+    device.touch()
+    named.parent.mkdir(parents=True)
+    named.write_text(f"{device}\n")
+    return *await leased(node, port, timeout=6.0, length=6.0), device
+
+
+async def fed(device: Path, more: int = 1, limit: float = 30.0) -> None:
+    """Wait until it was fed so often from now on."""
+    wanted = device.read_bytes().count(b"\0") + more
+    async with asyncio.timeout(limit):
+        while device.read_bytes().count(b"\0") < wanted:
+            await asyncio.sleep(0.05)
+
+
+async def test_the_watchdog_is_fed_while_the_other_node_answers_and_not_after_the_lease(
+    node: Nodes, tmp_path: Path, port: int
+) -> None:
+    n1, n2, device = await watched(node, tmp_path, port)
+    await fed(device, 3)
+    n2.kill_pulse()
+    await n1.until(lambda: n1.count(LeaseEnded) == 1, limit=30.0)
+    hungry = device.read_bytes()
+    await asyncio.sleep(1.0)
+    assert device.read_bytes() == hungry and set(hungry) == {0}
+    await n1.client.lease("mirror:db", 6.0, False)
+    async with asyncio.timeout(30):
+        while device.read_bytes() != hungry + b"V":
+            await asyncio.sleep(0.05)
+
+
+async def test_the_watchdog_outlives_a_kill_of_the_pulse_and_is_closed_at_its_end(
+    node: Nodes, tmp_path: Path, port: int
+) -> None:
+    n1, _, device = await watched(node, tmp_path, port)
+    await fed(device)
+    n1.kill_pulse()
+    assert b"V" not in device.read_bytes()
+    n1.start_pulse()
+    await fed(device, 3)
+    await n1.stop()
+    assert device.read_bytes().count(b"V") == 1 and device.read_bytes().endswith(b"V")
+
+
 async def test_removed_channel_is_lost_at_once_and_marked_as_left(pair: Pair) -> None:
     n1, n2 = pair
     await n1.client.remove_channel("mirror:db")

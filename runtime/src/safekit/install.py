@@ -34,6 +34,8 @@ Type=notify
 ExecStart={venv}/bin/safekitd
 # A daemon that is killed or upgraded takes nothing with it: scripts and applications live on, the next one adopts them.
 KillMode=process
+# Each module has a control group of its own below this one.
+Delegate=yes
 Restart=always
 RestartSec=100ms
 WatchdogSec=60

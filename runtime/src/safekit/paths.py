@@ -38,6 +38,11 @@ class Paths:
         return self.run / "pulse.incarnation", self.var / "pulse.incarnation"
 
     @property
+    def watchdog(self) -> Path:
+        """Names the watchdog of this machine, where an administrator wants one used."""
+        return self.var / "watchdog"
+
+    @property
     def boot_id(self) -> Path:
         """What tells this boot of the node from every other one; gone at power-off."""
         return self.run / "boot-id"

@@ -29,13 +29,15 @@ from enum import Enum
 from pathlib import Path
 from typing import IO
 
+from safekit.groups import Groups
 from safekit.paths import Paths
 
 _WRAPPER = """
 trap : HUP INT TERM
+[ -z "$3" ] || echo 0 > "$3/cgroup.procs"
 { echo 0 > /proc/$$/oom_score_adj; } 2> /dev/null
 record=$1 ticket=$2
-shift 2
+shift 3
 printf '%s %s\\n' "$ticket" $$ > "$record.run" || exit
 "$@" < /dev/null
 printf '%s %s\\n' "$ticket" $? > "$record.rc"
@@ -44,6 +46,8 @@ printf '%s %s\\n' "$ticket" $? > "$record.rc"
 # A trapped signal, unlike an ignored one, is the default again in the script. The application does not inherit the
 # protection of the daemon from the out-of-memory killer of the kernel.
 
+_BESIDE = re.compile(r"stop_.*|_rfs_.*|prestart|poststop|transition|fence|update|config|deconfig|confcheck")
+"""Scripts that start nothing of what a primary serves with. Who ends that by force must not end what stops it too."""
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TICKET = re.compile(r"[A-Za-z0-9._:@+-]{1,128}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
@@ -112,7 +116,8 @@ class ScriptRunner:
     """Runs scripts for the modules of a node.
 
     clock: local time, for the names of logs. started: is told of each script that begins, with the name of its log
-    (None if its output is not kept). grace: between SIGTERM and SIGKILL when a time limit has passed.
+    (None if its output is not kept). grace: between SIGTERM and SIGKILL when a time limit has passed. groups: where what
+    they start is kept together.
     """
 
     def __init__(
@@ -122,11 +127,13 @@ class ScriptRunner:
         clock: Callable[[], datetime] = datetime.now,
         started: Callable[[ScriptCall, str | None], None] | None = None,
         grace: timedelta = timedelta(seconds=10),
+        groups: Groups | None = None,
     ) -> None:
         self._paths = paths
         self._clock = clock
         self._started = started
         self._grace = grace
+        self._groups = groups or Groups(None)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     async def run(self, call: ScriptCall) -> ScriptResult:
@@ -205,6 +212,14 @@ class ScriptRunner:
         common = {"PATH": f"{paths.safe}:{own['SAFEBIN']}:{_SEARCH_PATH}", "LANG": "C.UTF-8", "HOME": "/root"}
         return {**common, **variables, **own}
 
+    def group(self, module: str) -> Path | None:
+        """The control group of what the scripts of a module start; None when there is none."""
+        return self._groups.of(module)
+
+    def forget(self, module: str) -> None:
+        """A module is gone."""
+        self._groups.forget(module)
+
     def _start(self, call: ScriptCall, script: Path) -> None:
         self._paths.module_run(call.module).mkdir(parents=True, exist_ok=True)
         with self._lock(call.module, call.name) as lock, self._output(call) as output:
@@ -213,8 +228,10 @@ class ScriptRunner:
             if self._started is not None:
                 self._started(call, Path(output.name).name if call.keep_output else None)
             record = str(self._paths.module_run(call.module) / f"script-{call.name}")
+            group = None if _BESIDE.fullmatch(call.name) else self.group(call.module)
+            words = [record, call.ticket, str(group or ""), str(script), *call.arguments]
             child = subprocess.Popen(
-                ["/bin/sh", "-c", _WRAPPER, "safekit-script", record, call.ticket, str(script), *call.arguments],
+                ["/bin/sh", "-c", _WRAPPER, "safekit-script", *words],
                 stdin=lock,
                 stdout=output,
                 stderr=output,

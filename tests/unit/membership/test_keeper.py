@@ -92,3 +92,35 @@ def test_addresses_are_released_again_until_the_lease_is_no_longer_needed() -> N
     assert made.releases(105.2) == (("192.0.2.100", 3),)
     made.order(8.0, False)
     assert made.releases(106.0) == () and made.due != 105.4
+
+
+def test_what_still_runs_is_ended_when_the_lease_is_over_and_not_before_and_again_and_again() -> None:
+    made = keeper()
+    made.order(8.0, True, (("192.0.2.100", 3),), ("/group", "pg.service"))
+    seen = []
+    while made.due <= 107.5:
+        now = made.due
+        made.tick(now)
+        made.releases(now)
+        if ended := made.ends(now):
+            seen.append((round(now, 1), ended))
+    assert seen == [(when, ("/group", "pg.service")) for when in (107.0, 107.2, 107.4)]
+    made.order(8.0, False)
+    assert made.ends(108.0) == ()
+
+
+def test_a_lease_that_was_renewed_late_spares_the_application() -> None:
+    made = keeper()
+    made.order(8.0, True, (), ("/group",))
+    made.tick(105.0)
+    made.renewed(104.9)
+    assert made.ends(107.0) == () and made.ends(111.9) == ("/group",)
+
+
+def test_the_next_life_of_the_process_knows_what_to_end() -> None:
+    made = keeper()
+    made.order(8.0, True, (), ("/group",))
+    again = LeaseKeeper("mirror:db")
+    again.resume(made.memory(), 110.0)
+    again.tick(112.0)
+    assert again.ends(114.0) == ("/group",)

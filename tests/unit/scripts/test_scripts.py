@@ -14,6 +14,7 @@ from random import Random
 
 import pytest
 
+from safekit.groups import Groups
 from safekit.paths import Paths
 from safekit.scripts import Outcome, ScriptCall, ScriptRunner
 
@@ -287,3 +288,16 @@ async def test_oldest_script_logs_go_first(paths: Paths, runner: ScriptRunner) -
     await runner.trim_logs("db", 0)
     assert [log.read_text() for log in folder.glob("*.ulog")] == [""]
     assert (folder / "log.db").exists()
+
+
+async def test_what_starts_the_application_enters_the_group_of_the_module_and_what_stops_it_does_not(
+    paths: Paths, tmp_path: Path
+) -> None:
+    runner = ScriptRunner(paths, groups=Groups(tmp_path))
+    entered = tmp_path / "module-db" / "cgroup.procs"
+    for name in ("stop_prim", "transition", "prestart"):
+        write(paths, f"test ! -e {entered}", name)
+        assert (await runner.run(replace(CALL, name=name))).outcome is Outcome.OK
+    write(paths, f"test -e {entered}")
+    assert (await runner.run(CALL)).outcome is Outcome.OK
+    assert runner.group("db") == entered.parent

@@ -141,14 +141,27 @@ class Pulse:
         self._payloads[name] = dict(payload)
         await self._ask({"do": "publish", "name": name, "payload": self._payloads[name]})
 
-    async def lease(self, name: str, length: float, needed: bool, addresses: Iterable[tuple[str, int]] = ()) -> None:
+    async def lease(
+        self,
+        name: str,
+        length: float,
+        needed: bool,
+        addresses: Iterable[tuple[str, int]] = (),
+        groups: Iterable[str] = (),
+    ) -> None:
         """Keep a lease of this many seconds on a heartbeat channel (0: none).
 
         While it is `needed` and ran out, `LeaseEnded` comes, and the pulse itself releases these host addresses (each with
-        the index of its interface). While the pulse is away the wish is noted and carried out when it is back.
+        the index of its interface); when it is over, it ends what runs in these control groups (paths) and units (names).
+        While the pulse is away the wish is noted and carried out when it is back.
         """
         if name in self._channels:
-            order = {"length": length, "needed": needed, "addresses": [list(held) for held in addresses]}
+            order = {
+                "length": length,
+                "needed": needed,
+                "addresses": [list(held) for held in addresses],
+                "groups": list(groups),
+            }
             self._leases[name] = order
             await self._ask({"do": "lease", "name": name, **order})
 

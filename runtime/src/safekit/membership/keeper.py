@@ -17,7 +17,7 @@ from safekit.membership.release import Held
 _ASKS_PER_LEASE = 8
 _SENT_REMEMBERED = 4096
 _RELEASED_AGAIN_S = 0.2
-"""A daemon that was stalled, or is new, may be about to take an address that was released."""
+"""A daemon that was stalled, or is new, may be about to take an address that was released, or to start what was ended."""
 
 
 class LeaseKeeper:
@@ -27,29 +27,57 @@ class LeaseKeeper:
         self._channel = channel
         self._lease = Lease(0.0)
         self._needed = self._ended = False
-        self._ask_at = self._release_at = 0.0
+        self._ask_at = self._release_at = self._end_at = 0.0
         self.addresses: tuple[Held, ...] = ()
         """What this node gives back when the lease ran out."""
+        self.groups: tuple[str, ...] = ()
+        """What is ended when it is over: control groups and units, as `safekit.groups.end` takes them."""
         self._sent: deque[tuple[int, float]] = deque(maxlen=_SENT_REMEMBERED)
 
     @property
     def due(self) -> float:
         """When `tick` wants to be called."""
         if self._ended:
-            return self._release_at
+            return min(self._release_at, self._ends_at if self.groups else float("inf"))
         if not self._lease.length:
             return float("inf")
         asks = max(self._lease.asks_at, self._ask_at)
         return min(asks, self._lease.gives_up_at) if self._needed else asks
 
-    def order(self, length: float, needed: bool, addresses: tuple[Held, ...] = ()) -> None:
+    @property
+    def length(self) -> float:
+        """Of the lease, in seconds; 0: none is kept."""
+        return self._lease.length
+
+    @property
+    def needed(self) -> bool:
+        """Whether this node may not run its application without a lease."""
+        return self._needed
+
+    @property
+    def ended(self) -> bool:
+        """Whether it needed one that ran out, and gave up."""
+        return self._ended
+
+    def lasts(self, now: float, seconds: float) -> bool:
+        """Whether nobody may act before so many seconds have passed."""
+        return now + seconds <= self._lease.since + self._lease.length
+
+    @property
+    def _ends_at(self) -> float:
+        return max(self._lease.over_at, self._end_at)
+
+    def order(
+        self, length: float, needed: bool, addresses: tuple[Held, ...] = (), groups: tuple[str, ...] = ()
+    ) -> None:
         """What the daemon wants: leases of this many seconds (0: none), whether this node may not run without one, and
-        which addresses it has then.
+        which addresses it has then, and where its application runs.
 
         Who needed one that ran out, and still says so, is told again.
         """
         self._lease = replace(self._lease, length=length)
-        self._needed, self._ended, self.addresses = needed and bool(length), False, addresses
+        self._needed, self._ended = needed and bool(length), False
+        self.addresses, self.groups = addresses, groups
 
     def sent(self, counter: int, now: float) -> None:
         """A beat with this counter goes out."""
@@ -77,6 +105,13 @@ class LeaseKeeper:
         self._release_at = now + _RELEASED_AGAIN_S
         return self.addresses
 
+    def ends(self, now: float) -> tuple[str, ...]:
+        """What may not run any more and is to be ended now; again and again, as `releases`."""
+        if not self._ended or now < self._ends_at:
+            return ()
+        self._end_at = now + _RELEASED_AGAIN_S
+        return self.groups
+
     def tick(self, now: float) -> list[PulseEvent]:
         """What the passing of time means."""
         lease = self._lease
@@ -94,13 +129,19 @@ class LeaseKeeper:
 
     def memory(self) -> dict[str, Any]:
         """What the next life of the process must know."""
-        return {"length": self._lease.length, "needed": self._needed, "addresses": self.addresses}
+        return {
+            "length": self._lease.length,
+            "needed": self._needed,
+            "addresses": self.addresses,
+            "groups": self.groups,
+        }
 
     def resume(self, memory: dict[str, Any], now: float) -> None:
         """Go on: the process was away for a moment, and its peer has the time from asking to giving up to renew."""
         self._lease = Lease(float(memory["length"]), now - ASKS * float(memory["length"]))
         self._needed = bool(memory["needed"])
         self.addresses = held(memory["addresses"])
+        self.groups = tuple(memory.get("groups", ()))
 
 
 def held(addresses: list[list[Any]]) -> tuple[Held, ...]:

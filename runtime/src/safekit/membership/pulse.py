@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from safekit.membership import messages, realtime, state
+from safekit.membership import messages, realtime, state, watchdog
 from safekit.membership.channels import Channel, ChannelError
 from safekit.membership.events import PulseEvent
 from safekit.membership.keeper import held
@@ -66,6 +66,7 @@ class PulseProcess:
         self._dirty = True
         self._write_at = 0.0
         self._stopping = False
+        self._watchdog = watchdog.Watchdog(_device(paths), _say)
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
@@ -82,7 +83,7 @@ class PulseProcess:
         self._selector.register(listener, selectors.EVENT_READ, listener)
         _tell_systemd("READY=1")
         while not self._stopping:
-            due = min([runner.due for runner in self._runners.values()] + [self._write_at])
+            due = min([runner.due for runner in self._runners.values()] + [self._write_at, self._watchdog.due])
             for key, mask in self._selector.select(max(0.0, due - clock())):
                 if isinstance(key.data, tuple):
                     runner, ident = key.data
@@ -94,6 +95,7 @@ class PulseProcess:
             self._tick()
             for connection in list(self._connections):
                 self._flush(connection)
+        self._watchdog.close()
         self._save(clock())
         for runner in self._runners.values():
             runner.close()
@@ -109,6 +111,7 @@ class PulseProcess:
             if runner.core.due <= now + _SAME_WAKE_UP_S:
                 self._open(runner, now)
                 runner.tick(max(now, runner.core.due), absent)
+        self._watchdog.keep(now, [runner for runner in self._runners.values() if runner.keeper.needed])
         if now >= self._write_at or self._dirty:
             self._save(now)
 
@@ -264,7 +267,8 @@ class PulseProcess:
                         raise ChannelError(str(request["name"]), "name", request["name"], "a channel that was set")
                     if order == "lease":
                         addresses = held(request.get("addresses", []))
-                        found.keeper.order(float(request["length"]), bool(request["needed"]), addresses)
+                        groups = tuple(map(str, request.get("groups", ())))
+                        found.keeper.order(float(request["length"]), bool(request["needed"]), addresses, groups)
                         self._dirty = True
                     else:
                         found.keeper.renewed(float(request["sent_at"]))
@@ -335,6 +339,19 @@ def _tell_systemd(message: str) -> None:
             notify.sendto(message.encode(), "\0" + address[1:] if address[0] == "@" else address)
         except OSError:
             return
+
+
+def _say(text: str) -> None:
+    """To the journal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _device(paths: Paths) -> str | None:
+    try:
+        return watchdog.configured(paths.watchdog)
+    except (OSError, ValueError) as error:
+        _say(f"no watchdog is used: {error}")
+        return None
 
 
 def main(arguments: list[str]) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from safekit import groups
 from safekit.membership import beat as beats
 from safekit.membership.beat import Beat, Malformed
 from safekit.membership.channels import PROMISE, Channel, HeartbeatChannel
@@ -99,12 +100,27 @@ class Runner:
         return min(self.core.due, self.keeper.due)
 
     def keep(self, now: float) -> None:
-        """Look at the lease; when it ran out the addresses go first, whoever is or is not there to be told."""
+        """Look at the lease; when it ran out the addresses go first, whoever is or is not there to be told, and the
+        application does not live to see its end.
+        """
         events = self.keeper.tick(now)
         if addresses := self.keeper.releases(now):
             release(addresses)
+        if ended := self.keeper.ends(now):
+            groups.end(ended)
         for event in events:
             self._tell(event)
+
+    @property
+    def length(self) -> float:
+        """Of the lease, in seconds."""
+        return self.keeper.length
+
+    def is_safe(self, now: float, seconds: float) -> bool:
+        """Whether nothing outlives the lease of this node if the machine were reset after so many seconds."""
+        if self.keeper.lasts(now, seconds):
+            return True
+        return self.keeper.ended and bool(self.keeper.groups) and groups.are_empty(self.keeper.groups)
 
     def goodbye(self) -> None:
         """The last beats, and the sockets closed."""

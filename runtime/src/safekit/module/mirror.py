@@ -406,7 +406,15 @@ class MirrorModule(Module[MirrorState]):
             with contextlib.suppress(VipError, OSError):
                 addresses = await asyncio.to_thread(self._vip.places)
         if order == self._lease_ordered:
-            await self.around.pulse.lease(self.channel, *order, addresses)
+            groups = self._where_it_runs() if order[1] else ()
+            await self.around.pulse.lease(self.channel, *order, addresses, groups)
+
+    def _where_it_runs(self) -> tuple[str, ...]:
+        """The control group of the application, and the units that errd knows of it."""
+        group, errd = self.around.scripts.group(self.around.name), self.around.config.service.errd
+        named = [proc.name for proc in errd.procs if proc.service and proc.class_ != "pre"] if errd else []
+        units = (name if name.endswith((".service", ".scope")) else f"{name}.service" for name in named)
+        return (*(() if group is None else (str(group),)), *units)
 
     def lease_renewed(self, sent_at: float) -> None:
         """The witness renewed the lease of this node."""

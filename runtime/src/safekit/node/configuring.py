@@ -177,5 +177,6 @@ class Configuring:
             return False
         await self.deconfigure(am)
         await asyncio.to_thread(self._trees.uninstall, am)
+        self._modules.scripts.forget(am)
         self._changed()
         return True

@@ -11,6 +11,7 @@ from safekit.automaton.vocabulary import Readiness, Role
 from safekit.checkers import Sighting
 from safekit.config import ConfigError, UserConfig
 from safekit.files import UnreadableFile
+from safekit.groups import Groups
 from safekit.membership import Pulse
 from safekit.module.engine import Surroundings
 from safekit.module.farm import FarmModule
@@ -51,7 +52,7 @@ class Modules:
         self._changed = changed
         self._open: dict[str, AnyModule] = {}
         self.trees = ModuleTrees(paths)
-        self.scripts = ScriptRunner(paths, started=self._script_started)
+        self.scripts = ScriptRunner(paths, started=self._script_started, groups=Groups.here())
 
     def __iter__(self) -> Iterator[AnyModule]:
         """Those that are open."""
