@@ -300,7 +300,7 @@ def _decide_second(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]
         return _go(state, "leave_second", "the primary went on without this node")
     if arbitrated and state.data is DataPhase.CUT and peer.is_(ALONE, PRIM) and peer.blocked:
         return _go(state, "leave_second", "the primary is blocked without a witness: this node gives way")
-    if (gone := _primary_is_gone(peer)) and not state.failover:
+    if (gone := _gone(peer)) and not state.failover:
         state, effects = _go(state, "leave_second", f"{gone}, and failover is off", wish=Wish.STOPPED, rebound=True)
         return state, (Say("C", f"Action stopstart called by failover-off: {gone}"), *effects)
     if gone:
@@ -315,8 +315,8 @@ def _decide_second(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]
     return state, ()
 
 
-def _primary_is_gone(peer: PeerView) -> str:
-    """Why there is no primary any more, as the log says it; empty while there is one."""
+def _gone(peer: PeerView) -> str:
+    """Why the other node is no half of the pair any more, as the log says it; empty while it is."""
     if peer.alive is False:
         return "no heartbeat"
     return "remote stop" if peer.is_(STOP, WAIT) else ""
@@ -428,7 +428,7 @@ def _decide_prim(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     peer = state.peer
     if claims.arbitrated(state):
         if state.data in (DataPhase.LOST, DataPhase.ALONE):
-            return _go_alone(state, "lost", _why_lost(peer))
+            return _go_alone(state, "lost", _gone(peer) or "the secondary no longer acknowledges")
         if state.record.granted == 0 and peer.is_(SECOND) and peer.readiness is R:
             return _found(state)
     elif peer.alive is False:
@@ -446,12 +446,6 @@ def _decide_prim(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     if state.restart:
         return _go(state, "restart_prim", state.reason, restart=False)
     return state, ()
-
-
-def _why_lost(peer: PeerView) -> str:
-    if peer.alive is False:
-        return "no heartbeat"
-    return "remote stop" if peer.is_(STOP, WAIT) else "the secondary no longer acknowledges"
 
 
 def _found(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
