@@ -148,7 +148,7 @@ def resynchronising(record: DataRecord) -> DataRecord:
 def left(record: DataRecord, role: Role, handed_over: bool) -> DataRecord:
     """The record of a node that stopped in order: a handed-over or secondary copy gives up its claim.
 
-    Who leaves while it joins has what it had before: what it had lost with its memory then is not back.
+    Who leaves before anything was copied to it has what it had before: what it lost with its memory is not back.
     """
     if record.holder in (Holder.NONE, Holder.PEER) or not record.consistent:
         return replace(record, role=role)

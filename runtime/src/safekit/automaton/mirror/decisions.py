@@ -41,6 +41,17 @@ def _go(state: MirrorState, row: str, reason: str, **changes: object) -> tuple[M
     return replace(state, plan=PLANS[row], row=row, reason=reason, **changes), withdrawn  # type: ignore[arg-type]
 
 
+def _compare(state: MirrorState) -> Decision:
+    """Which of the two nodes has the data, by their records.
+
+    Who gave up because its lease ran out lost nothing: its record is not clean because nothing was written to it.
+    """
+    mine, theirs = state.record, state.peer.record
+    return data.compare(
+        replace(mine, clean=mine.clean or state.lapsed), replace(theirs, clean=theirs.clean or state.peer.lapsed)
+    )
+
+
 def _go_alone(state: MirrorState, row: str, reason: str) -> tuple[MirrorState, tuple[Effect, ...]]:
     """Begin a row by which a primary becomes sole holder, when it may; else ask for it."""
     if state.record.holder is Holder.ME or claims.may_serve_alone(state):
@@ -189,7 +200,7 @@ def _never_primary_before_me(state: MirrorState) -> bool:
     """`second` waits for a peer that is starting, but not for one that waits for this node."""
     if state.peer.wish is Wish.SECOND:
         return True
-    return state.replicated and data.compare(state.record, state.peer.record) is Decision.MINE
+    return state.replicated and _compare(state) is Decision.MINE
 
 
 def _decide_wait_both(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
@@ -200,7 +211,7 @@ def _decide_wait_both(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ..
     if peer.wish is Wish.STOPPED:
         return _stay(state, T, "the other node is stopping")
     if _was_secondary(state) and peer.record.role in _SERVED:
-        mine = state.replicated and data.compare(state.record, peer.record) is Decision.MINE
+        mine = state.replicated and _compare(state) is Decision.MINE
         if mine:
             return _stay(
                 state, NR, f"rule failover_off: this node has more of the data than the former primary: {_PROMOTE}"
@@ -213,7 +224,7 @@ def _decide_wait_both(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ..
         if first:
             return _go(state, "alone", state.reason)
         return _stay(state, T, "the other node goes first")
-    decision = data.compare(state.record, peer.record)
+    decision = _compare(state)
     if claims.arbitrated(state):
         return _decide_wait_both_by_register(state, decision)
     if decision is Decision.MINE and state.record.generation:
@@ -264,7 +275,7 @@ def _join(state: MirrorState) -> tuple[MirrorState, tuple[Effect, ...]]:
     """The peer serves: become its secondary, unless that would overwrite a history of our own."""
     reason = f"the other node is {said_by(state.peer)}"
     if state.replicated and not state.fullsync:
-        decision = data.compare(state.record, state.peer.record)
+        decision = _compare(state)
         if decision in (Decision.SPLIT, Decision.FOREIGN):
             return _stay(state, NR, _TWO_HISTORIES[decision])
     return _go(state, "second", reason, wish=Wish.AUTO)

@@ -440,7 +440,8 @@ def _data(state: MirrorState, event: DataSaid) -> tuple[MirrorState, tuple[Effec
     if event.phase is DataPhase.INSTEP and event.record is not None:
         epoch = max(state.record.epoch, event.record.epoch)
         record = replace(data.adopted(event.record), epoch=epoch, holder=Holder.PEER, granted=state.record.granted)
-        return replace(state, data=event.phase, record=record), said
+        # Nothing is lacking any more: who leaves now leaves a clean copy, and what is written on its taking part says so itself.
+        return replace(state, data=event.phase, record=replace(record, clean=True)), said
     if event.phase in (DataPhase.LOST, DataPhase.CUT):
         said = (Say("C", f"Replication with the other node is interrupted: {event.why}"),)
         # Above every question of an earlier life that the peer may still answer.
