@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safekit.automaton.data import DataRecord, Holder
-from safekit.automaton.mirror import DataPhase, Lapsed, MirrorState, PeerView, Policy, Silent, leased, spoken, step
+from safekit.automaton.mirror import (
+    DataPhase,
+    Lapsed,
+    MirrorState,
+    Named,
+    PeerView,
+    Policy,
+    Silent,
+    leased,
+    spoken,
+    step,
+)
 from safekit.automaton.vocabulary import (
     Ask,
     Become,
@@ -123,6 +134,26 @@ def test_whose_lease_ran_out_releases_the_address_first_and_waits_with_the_recor
         state, effects = step(state, StepDone(state.serial))
     assert done.index(Vip(False)) < done.index(Script("stop_prim")) < done.index(Script("stop_prim", True))
     assert state.role is Role.WAIT and state.record == HELD and state.lapsed
+
+
+def test_who_gave_way_to_a_node_whose_lease_ran_out_does_not_serve_on_an_old_claim_that_is_granted_afterwards() -> None:
+    gave_way = replace(HELD, holder=Holder.PEER, role=Role.SECOND, clean=True)
+    lapsed = replace(SECOND, role=Role.WAIT, record=HELD, lapsed=True)
+    named = Named(3, ("n2",))
+    waits = replace(
+        PRIMARY,
+        node="n2",
+        peer_node="n1",
+        role=Role.WAIT,
+        readiness=T,
+        record=gave_way,
+        peer=lapsed,
+        data=DataPhase.OFF,
+    )
+    waits = replace(waits, register=named, grant=3)
+    assert step(waits, lapsed)[0].row == "", "the other one may serve at any moment: it has this node's word"
+    lost_its_memory = replace(lapsed, lapsed=False)
+    assert step(waits, lost_its_memory)[0].row == "alone"
 
 
 def test_a_lease_that_runs_out_in_a_restart_starts_nothing_any_more() -> None:
