@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from safekit.vip import ruleset
+from safekit.vip.kept import ANYBODY
 from safekit.vip.ruleset import FarmRules, difference, removal, replacement
 from safekit.vip.service import BalancingGroup, BalancingRule, Flow, HashKey, Placement, Protocol, VipError
 from safekit.vip.services import answering, services
@@ -57,6 +58,8 @@ def rules(
 ALONE = replace(rules(), answers=frozenset({FOUR.address, SIX.address}))
 THREE = replace(rules("n2", "n3"), answers=frozenset({SIX.address}))
 JOINED = replace(THREE, former=({0: "n2", 3: "n3"},))
+MOVED = replace(THREE, former=({0: "n2", 3: ANYBODY},), lost=(frozenset({1, 4}),), ring=("n0", "n1", "n2", "n3", "n4"))
+MOVED_AGAIN = replace(MOVED, members={"n3": MOVED.members["n3"]}, owners=(("n1", "n3") * 4,), former=({0: "n3"},))
 GROUPS = rules("n2", groups=(WEB, LOGS))
 WIRES = rules("n2", placements=(FOUR, OTHER_WIRE))
 SHARED = replace(rules("n2", groups=(LOGS, ASKED)), answers=frozenset({FOUR.address}))
@@ -69,6 +72,7 @@ UNSEEN = replace(
     answers=frozenset({SIX.address}),
 )
 UNSEEN_JOINED = replace(UNSEEN, former=({0: "n2", 3: "n3"}, {}), answers=frozenset({FOUR.address}))
+UNSEEN_MOVED = replace(UNSEEN_JOINED, former=({0: "n2", 3: ANYBODY}, {}), lost=(frozenset({2}), frozenset({4})))
 UNSEEN_ALONE = replace(rules(groups=(WEB, LOGS), placements=UNSEEN.placements), answers=frozenset({FOUR.address}))
 ON_BOND = replace(FOUR, interface="bond0", vmac=VMAC)
 BESIDE_IT = Placement(ip_address("10.0.0.101"), "bond0", 2, FOUR.mac, FOUR.source)
@@ -90,6 +94,7 @@ CASES = {
     "second_chance": replacement(JOINED, FLOWS),
     "several_groups": replacement(GROUPS),
     "two_interfaces": replacement(WIRES),
+    "moved_twice": replacement(MOVED, FLOWS),
     "a_node_joins": removal("web") + "".join(difference(ALONE, JOINED, FLOWS) or ""),
     "answers_shared": replacement(SHARED),
     "unseen": replacement(UNSEEN_JOINED, FLOWS),
@@ -127,6 +132,8 @@ def test_nft_understands_the_text(name: str) -> None:
 
 STEPS = [(ALONE, THREE), (THREE, JOINED), (JOINED, ALONE), (ALONE, JOINED), (JOINED, THREE), (THREE, ALONE)]
 STEPS += [(SHARED, SHARED_JOINED), (SHARED_JOINED, SHARED)]
+STEPS += [(THREE, MOVED), (MOVED, MOVED_AGAIN), (MOVED_AGAIN, MOVED), (MOVED, JOINED), (MOVED_AGAIN, ALONE)]
+STEPS += [(UNSEEN, UNSEEN_MOVED), (UNSEEN_MOVED, UNSEEN_ALONE), (UNSEEN_JOINED, UNSEEN_MOVED)]
 STEPS += [(UNSEEN_ALONE, UNSEEN_JOINED), (UNSEEN_JOINED, UNSEEN), (UNSEEN, UNSEEN_ALONE)]
 
 
@@ -162,6 +169,9 @@ def test_every_fact_is_in_the_digest() -> None:
         ALONE,
         THREE,
         JOINED,
+        MOVED,
+        replace(MOVED, ring=()),
+        replace(MOVED, lost=(frozenset({1, 5}),)),
         GROUPS,
         WIRES,
         UNSEEN,

@@ -5,6 +5,8 @@ Order is safety: the filter is in force before an address is set and until it is
 take one packet. What a node does follows from the configuration, the cluster's identity and the view only; nodes with
 the same view agree. Groups that a configuration changes come into force when every member has them (`inforce.py`).
 
+Which connections live where after buckets moved is told by memory (`kept.py`), which is kept in the record.
+
 Buckets pass from a living member to another in turn. With `vmac_directed` one node receives a frame and decides about it: the
 taker follows a view first, and asks the former owner about connections that it does not know (`ruleset.py`); the others hand
 on to it when it said so. With `vmac_invisible` all receive a frame: the giver follows first, and the taker takes when it said so.
@@ -18,11 +20,12 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from safekit.vip import buckets, inforce, netlink, sockets
+from safekit.vip import buckets, inforce, kept, netlink, sockets
 from safekit.vip.addresses import Addresses
 from safekit.vip.announce import Announcements
 from safekit.vip.filter import FarmFilter
 from safekit.vip.invisible import Heard
+from safekit.vip.kept import Memory
 from safekit.vip.ruleset import FarmRules
 from safekit.vip.service import (
     AddressUse,
@@ -41,20 +44,19 @@ from safekit.vip.service import (
 from safekit.vip.services import ServiceMap, services
 
 Owners = tuple[tuple[str | None, ...], ...]
-Former = tuple[Mapping[int, str], ...]
 Groups = tuple[BalancingGroup, ...]
 RECORD = "farm.json"
 
 
 class FarmRecord:
-    """The last view, its groups and their former owners, in the module's run directory: what a restarted daemon goes on
+    """The last view, its groups and who owned their buckets, in the module's run directory: what a restarted daemon goes on
     with.
     """
 
     def __init__(self, run: Path) -> None:
         self._path = run / RECORD
 
-    def write(self, view: View, former: Former, groups: Groups) -> None:
+    def write(self, view: View, memory: Memory, groups: Groups) -> None:
         """Keep them; untouched if equal."""
         content = json.dumps(
             {
@@ -62,7 +64,7 @@ class FarmRecord:
                     name: {"macs": dict(member.macs), "open": member.open} for name, member in sorted(view.items())
                 },
                 "groups": inforce.written(groups),
-                "former": [{str(bucket): name for bucket, name in sorted(table.items())} for table in former],
+                "memory": kept.written(memory),
             }
         )
         if self._path.exists() and self._path.read_text() == content:
@@ -72,16 +74,16 @@ class FarmRecord:
         temporary.write_text(content)
         temporary.replace(self._path)
 
-    def read(self) -> tuple[dict[str, Member], Former, Groups] | None:
+    def read(self) -> tuple[dict[str, Member], Memory, Groups] | None:
         """What was kept; None if nothing was."""
         try:
             content = json.loads(self._path.read_text())
             view = {name: Member(entry["macs"], entry["open"]) for name, entry in content["view"].items()}
             groups = inforce.read(content["groups"])
-            former = [{int(bucket): name for bucket, name in table.items()} for table in content["former"]]
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            memory = kept.read(content["memory"])
+        except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
             return None  # nobody's, or damaged: then the filter is written anew
-        return view, tuple(former), groups
+        return view, memory, groups
 
     def forget(self) -> None:
         """The module is down."""
@@ -108,6 +110,9 @@ class FarmVip:
         self._services: ServiceMap = services(service.groups, [one.address for one in service.addresses])
         self._record = FarmRecord(run)
         self._rules: FarmRules | None = None
+        self._memory = Memory()
+        self._meant: Mapping[str, tuple[str | None, ...]] = {}
+        """Per group: the owners that the last view asks for, also where another is waited for."""
         self._announcements = Announcements()
         self._changing = threading.Lock()
         self.waiting_for: frozenset[str] = frozenset()
@@ -159,7 +164,7 @@ class FarmVip:
         configuration.
         """
         self._announcements.end()
-        self._rules = None
+        self._rules, self._memory, self._meant = None, Memory(), {}
         mine = sorted({one.address for one in self._service.addresses} | self._addresses.recorded(), key=str)
         held = [address for address in mine if self._addresses.has(address)]
         count, note = sockets.reset_connections(held) if tcpreset else (0, "")
@@ -233,14 +238,15 @@ class FarmVip:
             self._adopt(placements)
         if agreed:
             self._put_in_force(self._wanted)
-        owners = self._owners_in(view)
+        meant = owners = self._owners_in(view)
         self.waiting_for = frozenset()
         if following is not None:
             owners = self._in_turn(view, owners, following)
-        rules = self._rules_for(view, placements, owners, self._former(view, owners))
+        memory = self._remembering(view, owners)
+        rules = self._rules_for(view, placements, owners, memory)
         first = self._rules is None
         lost = not rules.members if self._rules is None else not set(self._rules.members) <= set(rules.members)
-        self._record.write(view, rules.former, rules.groups)
+        self._record.write(view, memory, rules.groups)
         try:
             changed = self._filter.apply(rules, self._kept(rules))
             changed = self._heard.hear(placements) or changed
@@ -251,7 +257,8 @@ class FarmVip:
                 self._filter.remove()
                 self._record.forget()
             raise
-        self._rules = rules
+        self._rules, self._memory = rules, memory
+        self._meant = {group.name: table for group, table in zip(rules.groups, meant, strict=True)}
         if changed or silent:
             reroutes = {one.address: one.reroute for one in self._service.addresses}
             # Under an `arp` rule an announcement would draw everybody to one node: only a node that is gone is worth that.
@@ -267,26 +274,33 @@ class FarmVip:
         recorded = self._record.read()
         if recorded is None:
             return
-        view, former, groups = recorded
-        if self.node not in view or len(former) != len(groups):
+        view, memory, groups = recorded
+        if self.node not in view or len(memory.trails) != len(groups):
             return
         try:
             self._put_in_force(groups)
-            rules = self._rules_for(view, placements, self._owners_in(view), former)
+            rules = self._rules_for(view, placements, self._owners_in(view), memory)
         except VipError:
             self._put_in_force(self._wanted)
             return  # the configuration has another address now
         if self._filter.adopt(rules):
-            self._rules = rules
+            self._rules, self._memory = rules, memory
 
     def _put_in_force(self, groups: Groups) -> None:
         """Decide by these groups from now on."""
         self._services = services(groups, [one.address for one in self._service.addresses])
         self._service = replace(self._service, groups=groups)
 
-    def _rules_for(
-        self, view: View, placements: tuple[Placement, ...], owners: Owners, former: tuple[Mapping[int, str], ...]
-    ) -> FarmRules:
+    def _rules_for(self, view: View, placements: tuple[Placement, ...], owners: Owners, memory: Memory) -> FarmRules:
+        former: list[Mapping[int, str]] = []
+        lost: list[frozenset[int]] = []
+        made: dict[tuple[int, int], tuple[dict[int, str], frozenset[int]]] = {}
+        for table, trail in zip(owners, memory.trails, strict=True):
+            if (id(table), id(trail)) not in made:  # groups with the same weights have the same tables
+                about = self.node, table, trail, memory.strangers
+                made[id(table), id(trail)] = kept.former(*about), kept.lost(*about)
+            former.append(made[id(table), id(trail)][0])
+            lost.append(made[id(table), id(trail)][1])
         answers = frozenset(
             p.address for p in placements if buckets.elect(sorted(view), p.address, self._identity) == self.node
         )
@@ -298,8 +312,10 @@ class FarmVip:
             groups=self._service.groups,
             members={name: self._wires(name, view, placements) for name in view if name != self.node},
             owners=owners,
-            former=former,
+            former=tuple(former),
             answers=answers,
+            lost=tuple(lost),
+            ring=self._nodes,
         )
 
     def _owners_in(self, view: View) -> Owners:
@@ -359,31 +375,30 @@ class FarmVip:
         self.waiting_for = frozenset(found)
         return tuple(tables)
 
-    def _former(self, view: View, owners: Owners) -> tuple[Mapping[int, str], ...]:
-        """Per group: buckets of this node that a living member owned before this view (spec §5.3 leaves it open; we
-        break nothing).
+    def _remembering(self, view: View, owners: Owners) -> Memory:
+        """The memory once these owners are in force.
 
-        A node that joins was in no view before: the former owners are those of the view without it. A bucket that stays
-        keeps its former owner for as long as that one lives, for the sake of its old connections.
+        A node that joins saw nothing: who was there before it are strangers, and the owners in their view had its buckets. Who
+        was to have a bucket while another was waited for may have taken some of its clients.
         """
-        before = self._owners_before(view)
-        nothing: Mapping[int, str] = {}
-        known = zip(self._rules.groups, self._rules.former, strict=True) if self._rules is not None else ()
-        earlier_by_name = {group.name: former for group, former in known}
-        kept = [earlier_by_name.get(group.name, nothing) for group in self._service.groups]
-        result: list[Mapping[int, str]] = []
-        made: dict[tuple[int, int, int], dict[int, str]] = {}  # groups with the same weights have the same tables
-        for now, was, earlier in zip(owners, before, kept, strict=True):
-            if (same := made.get((id(now), id(was), id(earlier)))) is not None:
-                result.append(same)
-                continue
-            table = made[id(now), id(was), id(earlier)] = {}
-            for bucket in [bucket for bucket, owner in enumerate(now) if owner == self.node]:
-                previous = was[bucket] if was[bucket] != self.node else earlier.get(bucket)
-                if previous is not None and previous in view:
-                    table[bucket] = previous
-            result.append(table)
-        return tuple(result)
+        if self._rules is None:
+            strangers = frozenset(view) - {self.node}
+            trails = {group.name: kept.NOBODY for group in self._service.groups}
+            meant = dict(zip(trails, self._owners_before(view), strict=True))
+        else:
+            strangers = self._memory.strangers & frozenset(view)
+            trails = {g.name: trail for g, trail in zip(self._rules.groups, self._memory.trails, strict=True)}
+            meant = dict(self._meant)
+        result = []
+        made: dict[tuple[int, int, int], kept.Trail] = {}  # groups with the same weights have the same tables
+        for group, table in zip(self._service.groups, owners, strict=True):
+            trail, before = trails.get(group.name, kept.NOBODY), meant.get(group.name, table)
+            key = id(trail), id(before), id(table)
+            if key not in made:
+                first = trail if before is table else kept.followed(trail, before, view.keys())
+                made[key] = kept.followed(first, table, view.keys())
+            result.append(made[key])
+        return Memory(tuple(result), strangers)
 
     def _owner_of(self, rules: FarmRules, flow: Flow) -> str | None:
         """Who takes new connections of this client to this service; this node where no rule names it."""
@@ -394,17 +409,19 @@ class FarmVip:
         return rules.owners[group][buckets.bucket_of(flow.client, flow.client_port, key, self._seed)]
 
     def _kept(self, rules: FarmRules) -> list[Flow]:
-        """Connections that this node holds in buckets that have a former owner: the filter must know that they began
-        here.
+        """Connections that this node holds in buckets in which others may hold some too: the filter must know that they
+        began here. With one other node only those in buckets of this node: what that one sends is not its own.
         """
-        if not any(rules.former):
+        several = len(rules.members) > 1
+        if not several and not any(rules.former):
             return []
-        kept = []
+        held = []
         for flow in sockets.flows(p.address for p in rules.placements):
             target = self._services.of(flow.address, Protocol.TCP, flow.port)
             if target is None:
                 continue
             key, group = target
-            if buckets.bucket_of(flow.client, flow.client_port, key, self._seed) in rules.former[group]:
-                kept.append(flow)
-        return kept
+            bucket = buckets.bucket_of(flow.client, flow.client_port, key, self._seed)
+            if bucket in rules.former[group] or (several and rules.owners[group][bucket] != self.node):
+                held.append(flow)
+        return held

@@ -16,11 +16,15 @@ spec §5.4):
     wrong port),
               out again on the same wire; mine since the last change of the view -> second chance
 
-    Second chance: a TCP segment of a bucket that just became mine belongs to the former owner unless the connection
-    began here. `fresh4`/`fresh6` hold the connections that began here (filled by their SYN); everything else goes on to
-    the former owner, with a TTL of 1: that is the word for "yours, and nobody else's", so that two nodes that disagree
-    for a moment about the owner do not send a frame back and forth. So a join, a drain or a new weight breaks no
-    connection. While a node has such buckets, what members forward to it is hashed again, for only the bucket tells.
+    Second chance: a TCP segment of a bucket that became mine may belong to a former owner unless the connection began here.
+    `fresh4`/`fresh6` hold the connections that began here (filled by their SYN, and from the sockets at each change);
+    everything else goes on, with a small TTL, which is a word between members (`kept.py` says who has to be asked):
+        1      you had this bucket before me: it is yours, or you know who else may have it
+        1 + n  is it yours? If not, ask on, but nobody who is n nodes or more behind you in the ring of all nodes; if nobody is
+               left, it is yours: what belongs to nobody is reset
+    A word of the first kind is never answered by another such, and n only gets less: nothing goes in a circle. So a join, a
+    drain or a new weight breaks no connection, however often a bucket moves. While a node has such buckets, what members
+    forward to it is hashed again, for only the bucket tells.
 
     ARP and ND for a VIP are answered by one elected node; under an `arp` rule by the owner of the asking client, so that
     its frames come there at once. The others drop the question.
@@ -44,7 +48,8 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-from safekit.vip import invisible
+from safekit.vip import invisible, kept
+from safekit.vip.kept import ANYBODY
 from safekit.vip.service import BalancingGroup, Flow, IPAddress, Placement, Protocol
 from safekit.vip.services import ServiceMap, answering, services
 
@@ -52,6 +57,7 @@ _FAMILIES = (4, 6)
 _INGRESS_PRIORITY = -500
 _FLOWS = 1 << 20  # memory is taken as they come; when it is full, new clients go to the former owner
 _IP = {4: "ip", 6: "ip6"}
+_HOPS = {4: "ip ttl", 6: "ip6 hoplimit"}
 _TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 _PROTOCOL_FIELD = {4: "ip protocol", 6: "meta l4proto"}
 _NUMBER = {Protocol.TCP: 6, Protocol.UDP: 17}
@@ -75,8 +81,9 @@ class FarmRules:
     """Everything the filter of one module on one node depends on.
 
     `members`: the other live nodes, each with its MAC per interface of this node. `owners`: one table per group.
-    `former`: per group, the buckets of this node that a live member owned before. `answers`: the virtual addresses
-    whose ARP and ND this node answers.
+    `former`: per group, the buckets of this node in which others may hold connections, and whom to ask first. `answers`: the
+    virtual addresses whose ARP and ND this node answers. `lost`: per group, the buckets about which their new owners ask this
+    node, and in which others may hold connections too. `ring`: every node that may be there, the same everywhere.
     """
 
     module: str
@@ -88,6 +95,8 @@ class FarmRules:
     owners: tuple[tuple[str | None, ...], ...]
     former: tuple[Mapping[int, str], ...]
     answers: frozenset[IPAddress] = field(default_factory=frozenset)
+    lost: tuple[frozenset[int], ...] = ()
+    ring: tuple[str, ...] = ()
 
     @cached_property
     def answering(self) -> Mapping[IPAddress, int]:
@@ -101,7 +110,8 @@ class FarmRules:
     @cached_property
     def digest(self) -> str:
         """What tells this filter from every other: the table carries it as the name of an empty chain."""
-        tables = "\0".join(map(str, self.verdicts))
+        parts = {id(table): str(table) for table in (*self.verdicts, *self.seconds)}
+        tables = "\0".join(parts[id(table)] for table in (*self.verdicts, *self.seconds))
         text = f"{self.standing}\0{self.following}\0{tables}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -119,6 +129,21 @@ class FarmRules:
     def verdicts(self) -> list[dict[int, str]]:
         """Per group: bucket -> verdict. Buckets without owner have no element: their packets are refused."""
         return _verdicts(self)
+
+    @cached_property
+    def seconds(self) -> list[dict[int, str]]:
+        """Per group: bucket -> verdict for what a member sends, where it is not simply taken."""
+        return _seconds(self)
+
+    @cached_property
+    def next_in_ring(self) -> tuple[str, int] | None:
+        """The member that is asked after this node, and how far behind it is in the ring."""
+        return kept.after(self.node, (*self.ring, *self.members), self.members.keys())
+
+    @cached_property
+    def ring_size(self) -> int:
+        """How many nodes are in the ring."""
+        return len({*self.ring, *self.members, self.node})
 
     @property
     def interfaces(self) -> tuple[str, ...]:
@@ -146,7 +171,7 @@ def replacement(rules: FarmRules, flows: Iterable[Flow] = ()) -> str:
     """The transaction that puts `rules` in the place of whatever is there. `flows`: connections held here, for the
     second chance.
     """
-    elements = _elements(rules, rules.verdicts, flows)
+    elements = _elements(rules, rules.verdicts, rules.seconds, flows)
     return removal(rules.module) + rules.standing + rules.following + elements + _mark(rules, "add")
 
 
@@ -161,24 +186,26 @@ def difference(old: FarmRules, new: FarmRules, flows: Iterable[Flow] = ()) -> st
     table = f"netdev {table_name(new.module)}"
     sharing = set(new.answering.values())
     lines: list[str] = []
-    changed: list[dict[int, str]] = []
-    found: dict[tuple[int, int], dict[int, str]] = {}
-    for group, (was, now) in enumerate(zip(old.verdicts, new.verdicts, strict=True)):
-        moved = found.get((id(was), id(now)))
-        if moved is None:
-            moved = found[id(was), id(now)] = {b: text for b, text in now.items() if was.get(b) != text}
-        gone = [bucket for bucket in was if bucket in moved or bucket not in now]
-        shared = [bucket for bucket in gone if group in sharing and _is_mine(new, was[bucket])]
-        second = [bucket for bucket in gone if _is_second(was[bucket])]
-        for name, elements in (("owners", gone), ("second", second), ("mine", shared)):
-            if elements:
-                lines.append(f"delete element {table} {name}_{group} {{ {', '.join(map(str, elements))} }}\n")
-        changed.append(moved)
+    changed: dict[str, list[dict[int, str]]] = {"owners": [], "second": []}
+    found: dict[tuple[int, int], tuple[dict[int, str], list[int]]] = {}
+    for kind, olds, news in (("owners", old.verdicts, new.verdicts), ("second", old.seconds, new.seconds)):
+        for group, (was, now) in enumerate(zip(olds, news, strict=True)):
+            if (id(was), id(now)) not in found:
+                moved = {bucket: text for bucket, text in now.items() if was.get(bucket) != text}
+                found[id(was), id(now)] = moved, [bucket for bucket in was if bucket in moved or bucket not in now]
+            moved, gone = found[id(was), id(now)]
+            if gone:
+                lines.append(f"delete element {table} {kind}_{group} {{ {', '.join(map(str, gone))} }}\n")
+            if kind == "owners" and group in sharing:
+                shared = [bucket for bucket in gone if _is_mine(new, was[bucket])]
+                if shared:
+                    lines.append(f"delete element {table} mine_{group} {{ {', '.join(map(str, shared))} }}\n")
+            changed[kind].append(moved)
     there = set(_parts(old.following))
     lines += [part for part in _parts(new.following) if part not in there]
-    lines.append(_elements(new, changed, flows))
+    lines.append(_elements(new, changed["owners"], changed["second"], flows))
     for name in sorted(set(old.members) - set(new.members)):
-        ways = ("chance", "node", "hand") if invisible.virtual_macs(old.placements) else ("chance", "node")
+        ways = ("handed", "chance", "node", *(("hand",) if invisible.virtual_macs(old.placements) else ()))
         lines += [f"delete chain {table} {way}_{_tag(name)}\n" for way in ways]
         lines.append(f"delete counter {table} forwarded_{_tag(name)}\n")
     return "".join(lines) + _mark(old, "delete") + _mark(new, "add")
@@ -210,19 +237,32 @@ def _verdicts(rules: FarmRules) -> list[dict[int, str]]:
             continue
         ways = {owner: f"goto node_{_tag(owner)}" for owner in set(owners) if owner is not None}
         texts = {bucket: ways[owner] for bucket, owner in enumerate(owners) if owner is not None}
-        chances = {name: f"goto chance_{_tag(name)}" for name in set(former.values())}
+        chances = {name: f"goto {_about('chance', name)}" for name in set(former.values())}
         texts.update((bucket, chances[name]) for bucket, name in former.items() if owners[bucket] == rules.node)
         made[id(owners), id(former)] = texts
         result.append(texts)
     return result
 
 
-def _is_second(text: str) -> bool:
-    return text.startswith("goto chance_")
+def _seconds(rules: FarmRules) -> list[dict[int, str]]:
+    result: list[dict[int, str]] = []
+    made: dict[tuple[int, int], dict[int, str]] = {}
+    for former, lost in zip(rules.former, rules.lost or (frozenset[int](),) * len(rules.groups), strict=True):
+        if (same := made.get((id(former), id(lost)))) is None:
+            ways = {name: f"goto {_about('handed', name)}" for name in set(former.values())}
+            same = {bucket: ways[name] for bucket, name in former.items()} | dict.fromkeys(sorted(lost), "goto lost")
+            made[id(former), id(lost)] = same
+        result.append(same)
+    return result
+
+
+def _about(way: str, name: str) -> str:
+    """The chain for buckets that `name` owned before, or somebody whom nobody here knows."""
+    return way if name == ANYBODY else f"{way}_{_tag(name)}"
 
 
 def _is_mine(rules: FarmRules, text: str) -> bool:
-    return _is_second(text) or text == f"goto node_{_tag(rules.node)}"
+    return text.startswith("goto chance") or text == f"goto node_{_tag(rules.node)}"
 
 
 def _pairs(elements: Mapping[int, str]) -> str:
@@ -230,18 +270,19 @@ def _pairs(elements: Mapping[int, str]) -> str:
     return "".join(f"  {', '.join(pairs[start : start + 8])},\n" for start in range(0, len(pairs), 8))
 
 
-def _elements(rules: FarmRules, texts: Sequence[Mapping[int, str]], flows: Iterable[Flow]) -> str:
+def _elements(
+    rules: FarmRules, owners: Sequence[Mapping[int, str]], seconds: Sequence[Mapping[int, str]], flows: Iterable[Flow]
+) -> str:
     table = f"netdev {table_name(rules.module)}"
     lines: list[str] = []
-    written: dict[int, tuple[str, str]] = {}
-    for group, elements in enumerate(texts):
-        if id(elements) not in written:
-            second = {bucket: text for bucket, text in elements.items() if _is_second(text)}
-            written[id(elements)] = _pairs(elements), _pairs(second)
-        for name, pairs in zip(("owners", "second"), written[id(elements)], strict=True):
-            if pairs:
-                lines.append(f"add element {table} {name}_{group} {{\n{pairs}}}\n")
-        mine = sorted(bucket for bucket, text in elements.items() if _is_mine(rules, text))
+    pairs: dict[int, str] = {}
+    for group in range(len(owners)):
+        for kind, elements in (("owners", owners[group]), ("second", seconds[group])):
+            if elements:
+                if id(elements) not in pairs:
+                    pairs[id(elements)] = _pairs(elements)
+                lines.append(f"add element {table} {kind}_{group} {{\n{pairs[id(elements)]}}}\n")
+        mine = sorted(bucket for bucket, text in owners[group].items() if _is_mine(rules, text))
         if mine and group in rules.answering.values():
             lines.append(f"add element {table} mine_{group} {{ {', '.join(map(str, mine))} }}\n")
     held = list(flows)
@@ -268,7 +309,6 @@ def _following(rules: FarmRules) -> str:
     if macs:
         lines.append(f"add element {table} members {{ {', '.join(macs)} }}\n")
     own = {placement.interface: placement.mac for placement in rules.placements}
-    me = f"node_{_tag(rules.node)}"
     for name, wires in sorted(rules.members.items()):
         tag = _tag(name)
         lines.append(f"add counter {table} forwarded_{tag}\n")
@@ -283,24 +323,8 @@ def _following(rules: FarmRules) -> str:
             chain(f"node_{tag}", *_to_unseen(rules, "goto left"), f"goto hand_{tag}")
         else:
             chain(f"node_{tag}", *handed)
-        second: list[str] = [f"meta l4proto != tcp goto {me}"]
-        for family in _FAMILIES:
-            ip = _IP[family]
-            flow = f"{ip} saddr . tcp sport . {ip} daddr . tcp dport"
-            second.append(f"meta protocol {ip} {_OPENING} update @fresh{family} {{ {flow} }} goto {me}")
-            closing = f"update @fresh{family} {{ {flow} timeout 2m }}"
-            second.append(f"{flow} @fresh{family} tcp flags & (fin | rst) != 0 {closing} goto {me}")
-            # Data prolongs, a bare acknowledgement does not: the last one comes after the FIN.
-            second.append(f"{flow} @fresh{family} tcp flags & psh != 0 update @fresh{family} {{ {flow} }} goto {me}")
-            second.append(f"{flow} @fresh{family} goto {me}")
-        only_yours = ["meta protocol ip ip ttl set 1", "meta protocol ip6 ip6 hoplimit set 1"]
-        last = f"goto {'hand' if invisible.virtual_macs(rules.placements) else 'node'}_{tag}"
-        chain(f"chance_{tag}", *second, "counter name second_chance", *only_yours, last)
-    taken = "counter name taken accept"
-    if any(rules.former):
-        chain("arrived", f"meta protocol ip ip ttl 1 {taken}", f"meta protocol ip6 ip6 hoplimit 1 {taken}")
-    else:
-        chain("arrived", taken)
+    for name, body in _asking(rules).items():
+        chain(name, *body)
     alone = [p for p in rules.placements if p.address in rules.answers and p.address not in rules.answering]
     answered4 = [str(p.address) for p in alone if p.address.version == 4]
     answered6 = [f"{int(p.address):#034x}" for p in alone if p.address.version == 6]
@@ -309,6 +333,68 @@ def _following(rules: FarmRules) -> str:
     if invisible.virtual_macs(rules.placements):
         chain("refused_elsewhere", *_to_unseen(rules, "drop", but=rules.answers))
     return "".join(lines)
+
+
+def _asking(rules: FarmRules) -> dict[str, list[str]]:
+    """The chains for segments of connections that may live elsewhere, in the order in which they may be written."""
+    me = f"goto node_{_tag(rules.node)}"
+    way = "hand" if invisible.virtual_macs(rules.placements) else "node"
+    size, following = rules.ring_size, rules.next_in_ring
+    began = [f"meta l4proto != tcp {me}"]
+    for family in _FAMILIES:
+        began.append(f"meta protocol {_IP[family]} {_OPENING} update @fresh{family} {{ {_flow(family)} }} {me}")
+    around, ask_on = ["drop"], list[str]()
+    if following is not None:
+        name, far = following
+        on = f"goto {way}_{_tag(name)}"
+        around = [f"{_hops(family)} set {1 + size - far}" for family in _FAMILIES] + [on]
+        ask_on = [
+            f"{_hops(family)} {word} {_HOPS[family]} set {word - far} {on}"
+            for word in range(far + 2, size + 1)
+            for family in _FAMILIES
+        ]
+    had = [f"{_hops(family)} 1 goto had" for family in _FAMILIES]
+    found = {
+        "around": around,
+        "had": [*_living("goto kept"), "counter name second_chance", "goto around"],
+        "asked": ["meta l4proto != tcp return", f"{_OPENING} return", *_living("goto kept"), *ask_on, "goto kept"],
+        "lost": [*had, "goto kept"],
+        "chance": [*began, *_living(me), "counter name second_chance", "goto around"],
+        "handed": [*had, "goto chance"],
+    }
+    for name in sorted(rules.members):
+        tag = _tag(name)
+        yours = [f"{_hops(family)} set 1" for family in _FAMILIES]
+        found[f"chance_{tag}"] = [*began, *_living(me), "counter name second_chance", *yours, f"goto {way}_{tag}"]
+        found[f"handed_{tag}"] = [*had, f"goto chance_{tag}"]
+    second = any(rules.seconds)
+    for family in _FAMILIES:
+        asked = [f"{_HOPS[family]} 2-{size} goto asked"] if len(rules.members) > 1 else []
+        found[f"arrived{family}"] = asked if second else [*asked, "counter name taken accept"]
+    return found
+
+
+def _flow(family: int) -> str:
+    return f"{_IP[family]} saddr . tcp sport . {_IP[family]} daddr . tcp dport"
+
+
+def _hops(family: int) -> str:
+    return f"meta protocol {_IP[family]} {_HOPS[family]}"
+
+
+def _living(verdict: str) -> list[str]:
+    """A segment of a connection that began here gets `verdict`.
+
+    An end leaves the connection two minutes. Data prolongs it, a bare acknowledgement does not: the last one comes after the
+    end.
+    """
+    lines = []
+    for family in _FAMILIES:
+        flow, fresh = _flow(family), f"@fresh{family}"
+        lines.append(f"{flow} {fresh} tcp flags & (fin | rst) != 0 update {fresh} {{ {flow} timeout 2m }} {verdict}")
+        lines.append(f"{flow} {fresh} tcp flags & psh != 0 update {fresh} {{ {flow} }} {verdict}")
+        lines.append(f"{flow} {fresh} {verdict}")
+    return lines
 
 
 def _to_unseen(rules: FarmRules, verdict: str, but: Container[IPAddress] = ()) -> list[str]:
@@ -335,7 +421,9 @@ def _standing(rules: FarmRules) -> str:
         lines.append(f"  map second_{group} {{ type mark : verdict; size {size}; }}")
     for group in sorted(set(rules.answering.values())):
         lines.append(f"  set mine_{group} {{ type mark; size {size}; }}")
-    lines += [f"  chain {following} {{ }}" for following in ("elected4", "elected6", "arrived")]
+    chains = ("elected4", "elected6", "arrived4", "arrived6", "asked", "had", "around", "lost", "chance", "handed")
+    lines += [f"  chain {following} {{ }}" for following in chains]
+    lines += _chain("kept", "counter name taken", "meta mark set 0 accept")
     lines += _chain(f"node_{_tag(rules.node)}", "counter name local", "meta mark set 0 accept")
     refusing = ["counter name refused", "meta l4proto tcp reject with tcp reset", "drop"]
     if invisible.virtual_macs(rules.placements):
@@ -446,7 +534,7 @@ def _entry_chain(rules: FarmRules, family: int, service_map: ServiceMap) -> list
     if family == 6:
         lines.append(f"    icmpv6 type {_NEIGHBOUR} accept")
     lines += [
-        "    ether saddr @members jump arrived",
+        f"    ether saddr @members jump arrived{family}",
         f"    {fragment} {ip} daddr . {protocol_field} vmap @fragments{family}",
         f"    {fragment} goto refused",
         f"    {ip} daddr . {protocol_field} . th dport vmap @services{family}",
