@@ -105,6 +105,7 @@ class Run:
 
     async def _one(self, row: Row, place: Place, folder: Path, until: float) -> None:
         assert row.work is not None
+        await asyncio.to_thread(os.sync)  # what the place before left to the disk is no part of this one's figure
         try:
             async with asyncio.timeout(until - time.monotonic()):
                 if place.lost:
