@@ -55,6 +55,10 @@ class Node:
         """Begin to call in this node's network."""
         return self._thread.submit(function, *arguments)
 
+    def addresses(self) -> str:
+        """The interfaces and their addresses, however far the kernel is with the address that it gave itself."""
+        return self.command("ip", "address").replace(" tentative", "")
+
     def command(self, *words: str, check: bool = True, text: str | None = None) -> str:
         """Run a program in this node's network; its output."""
         answer = self.run(

@@ -373,7 +373,7 @@ def test_foreign_tables_and_addresses_are_the_same_byte_for_byte(farm: Farm) -> 
     node.command("nft", "-f", "-", text=FOREIGN)
     node.command("ip", "address", "add", "10.66.0.90/32", "dev", "eth0")
     rules = node.command("nft", "-a", "list", "ruleset")
-    addresses = node.command("ip", "address")
+    addresses = node.addresses()
     farm.follow(*ALL)
     tables = ("inet firewall", "netdev shaping", "arp safekit_other")
     for table in tables:
@@ -381,18 +381,18 @@ def test_foreign_tables_and_addresses_are_the_same_byte_for_byte(farm: Farm) -> 
     farm.follow("n1", "n2")
     farm.down("n1")
     assert node.command("nft", "-a", "list", "ruleset") == rules
-    assert node.command("ip", "address") == addresses
+    assert node.addresses() == addresses
 
 
 def test_nothing_is_left_after_a_crash_and_a_stop_by_a_new_daemon(farm: Farm, tmp_path: Path) -> None:
     node = farm.node("n3")
-    addresses = node.command("ip", "address")
+    addresses = node.addresses()
     farm.follow(*ALL)
     other = FarmVip("web", farm.service, "n3", "whatever", tmp_path / "n3")
     released = node.run(other.down, True)
     assert set(released.addresses) == {VIP4, VIP6}
     assert node.command("nft", "list", "ruleset") == ""
-    assert node.command("ip", "address") == addresses
+    assert node.addresses() == addresses
     assert list((tmp_path / "n3").iterdir()) == []
 
 
@@ -407,11 +407,11 @@ def test_a_view_without_a_members_ethernet_address_changes_nothing(farm: Farm) -
 
 def test_a_filter_that_nftables_refuses_leaves_nothing(farm: Farm, tmp_path: Path) -> None:
     node = farm.node("n1")
-    before = node.command("ip", "address")
+    before = node.addresses()
     refused = FarmVip("no name", farm.service, "n1", "identity", tmp_path / "run", ALL)
     with pytest.raises(VipError, match="nftables refused the filter of module no name"):
         node.run(refused.up, farm.view("n1"))
-    assert node.command("ip", "address") == before
+    assert node.addresses() == before
     assert node.command("nft", "list", "ruleset") == ""
     assert list((tmp_path / "run").iterdir()) == []
 

@@ -199,9 +199,8 @@ def _bound(address: str, port: int) -> socket.socket:
 
 
 def wire_of(node: Node) -> str:
-    """All that the product may change on a node, not how far the kernel is with the address that it gave itself."""
-    addresses = node.command("ip", "address").replace(" tentative", "")
-    return addresses + node.command("bridge", "fdb", "show") + node.command("nft", "list", "ruleset")
+    """All that the product may change on a node."""
+    return node.addresses() + node.command("bridge", "fdb", "show") + node.command("nft", "list", "ruleset")
 
 
 def test_nothing_is_left_after_a_stop_and_after_a_crash(unseen: Farm, tmp_path: Path) -> None:
