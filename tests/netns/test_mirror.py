@@ -51,27 +51,27 @@ def test_the_address_is_on_one_node_and_the_neighbours_follow_it_at_once(lab: La
 
 def test_taking_and_releasing_again_change_nothing(lab: Lab, mirror: Mirror) -> None:
     n1 = lab.servers["n1"]
-    before = n1.command("ip", "address")
+    before = n1.addresses()
     vip = mirror("n1")
     n1.run(vip.take)
-    taken = n1.command("ip", "address")
+    taken = n1.addresses()
     n1.run(vip.take)
-    assert n1.command("ip", "address") == taken
+    assert n1.addresses() == taken
     assert set(n1.run(vip.release, False).addresses) == {VIP4, VIP6}
     assert n1.run(vip.release, False).addresses == ()
-    assert n1.command("ip", "address") == before
+    assert n1.addresses() == before
 
 
 def test_a_new_daemon_knows_the_address_as_its_own_and_releases_it(lab: Lab, mirror: Mirror) -> None:
     n1 = lab.servers["n1"]
-    before = n1.command("ip", "address")
+    before = n1.addresses()
     n1.run(mirror("n1").take)
     assert all(entry.ours for entry in n1.run(netlink.addresses) if str(entry.address) in (VIP4, VIP6))
     later = mirror("n1")
     assert n1.run(later.held)
     n1.run(later.take)
     n1.run(later.release, True)
-    assert n1.command("ip", "address") == before
+    assert n1.addresses() == before
 
 
 def test_an_address_that_the_configuration_no_longer_names_is_released_too(lab: Lab, mirror: Mirror) -> None:
@@ -84,18 +84,18 @@ def test_an_address_that_the_configuration_no_longer_names_is_released_too(lab: 
 def test_an_address_that_was_there_before_is_refused_and_never_touched(lab: Lab, mirror: Mirror, mask: str) -> None:
     n1 = lab.servers["n1"]
     n1.command("ip", "address", "add", f"{VIP4}/{mask}", "dev", "eth0")
-    before = n1.command("ip", "address")
+    before = n1.addresses()
     vip = mirror("n1")
     with pytest.raises(VipError, match=f"VIP {VIP4} is already an address of eth0 and was not set by this module"):
         n1.run(vip.take)
     assert not n1.run(vip.held)
     assert n1.run(vip.release, True).addresses == ()
-    assert n1.command("ip", "address") == before
+    assert n1.addresses() == before
 
 
 def test_all_addresses_are_set_or_none(lab: Lab, mirror: Mirror, tmp_path: Path) -> None:
     n1 = lab.servers["n1"]
-    before = n1.command("ip", "address")
+    before = n1.addresses()
     outside = (*BOTH, VirtualAddress(ip_address("10.1.2.3")))
     with pytest.raises(VipError) as refused:
         n1.run(mirror("n1", outside).take)
@@ -103,11 +103,11 @@ def test_all_addresses_are_set_or_none(lab: Lab, mirror: Mirror, tmp_path: Path)
     assert refused.value.message == (
         "VIP 10.1.2.3 is in no network of this node (eth0 10.66.0.11/16): give it an address of one of these networks"
     )
-    assert n1.command("ip", "address") == before
+    assert n1.addresses() == before
     good, bad = n1.run(mirror("n1").plan)
     with pytest.raises(VipError, match=f"the kernel refused to set VIP {VIP6} on eth0: No such device"):
         n1.run(Addresses(tmp_path / "n1").add, (good, replace(bad, index=9999)))
-    assert n1.command("ip", "address") == before
+    assert n1.addresses() == before
     assert list((tmp_path / "n1").iterdir()) == []
 
 
