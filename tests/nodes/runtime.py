@@ -15,7 +15,9 @@ from tests.nodes.node import Node
 
 WHEELHOUSE = ROOT / "build" / "wheelhouse"
 VENV = "/opt/safekit/venv"
-UNITS = ("safekitd.service", "safekit-pulse.service", "safekit-shutdown.service", "safekit-rfs@.service")
+WEB = "safekit-web.service"
+"""There, and started by the tests that are about it."""
+UNITS = ("safekitd.service", "safekit-pulse.service", "safekit-shutdown.service", "safekit-rfs@.service", WEB)
 STARTED = ("safekit-pulse.service", "safekitd.service")
 SHUTDOWN = "safekit-shutdown.service"
 """Its stop is what stops the modules before the machine goes down: it is started, and never restarted."""
@@ -72,11 +74,11 @@ def _start(node: Node) -> None:
 
 def _remove(node: Node) -> None:
     node.run(
-        ["systemctl", "disable", "--quiet", "--now", "safekitd.service", "safekit-pulse.service", "safekit-rfs@*"],
+        ["systemctl", "disable", "--quiet", "--now", "safekitd.service", "safekit-pulse.service", "safekit-rfs@*", WEB],
         check=False,
     )
     units = " ".join(f"/etc/systemd/system/{name}" for name in UNITS)
-    node.run(f"rm -rf {units} /opt/safekit /var/safekit /run/safekit /usr/local/bin/safekit; systemctl daemon-reload")
+    node.run(f"rm -rf {units} /opt/safekit /var/safekit /run/safekit /run/safekit-web /usr/local/bin/safekit; userdel safekit-web; systemctl daemon-reload")
 
 
 def _each(nodes: Sequence[Node], action: object) -> None:

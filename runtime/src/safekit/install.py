@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import argparse
 import os
+import pwd
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from safekit.afar import USER
 from safekit.membership.unit import service_text
 from safekit.paths import Paths
 from safekit.replication.units import unit_text
 
 UNITS = Path("/etc/systemd/system")
 COMMAND = Path("/usr/local/bin/safekit")
+WEB = "safekit-web.service"
+"""Put there, and started where somebody asks for it: it opens a port."""
 
 _SAFEKITD = """\
 [Unit]
@@ -63,6 +67,52 @@ TimeoutStopSec=20min
 WantedBy=multi-user.target
 """
 
+_WEB = """\
+[Unit]
+Description=SafeKit: web console, and commands of other nodes
+After=safekitd.service network-online.target
+Wants=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+User={user}
+Group={user}
+# As root: the certificate is made once, and its account can only read it.
+ExecStartPre=+{venv}/bin/python -m safekit.web.certificate
+ExecStart={venv}/bin/python -m safekit.web
+Restart=on-failure
+RestartSec=2s
+TimeoutStopSec=15
+LimitNOFILE=4096
+TasksMax=64
+MemoryMax=384M
+CapabilityBoundingSet=
+AmbientCapabilities=
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+
+[Install]
+WantedBy=multi-user.target
+"""
+
 
 def units(paths: Paths) -> dict[str, str]:
     """Name -> text of every unit."""
@@ -71,10 +121,12 @@ def units(paths: Paths) -> dict[str, str]:
         "safekit-pulse.service": service_text(str(venv / "bin" / "python"), str(paths.run), str(paths.var)),
         "safekitd.service": _SAFEKITD.format(venv=venv),
         "safekit-shutdown.service": _SHUTDOWN.format(venv=venv),
+        WEB: _WEB.format(venv=venv, user=USER),
         "safekit-rfs@.service": unit_text(venv / "bin" / "safekit-rfs", paths.run),
     }
 
 
+_NO_SHELL = "/usr/sbin/nologin"
 ENABLED = ("safekit-pulse.service", "safekitd.service", "safekit-shutdown.service")
 
 
@@ -102,6 +154,20 @@ def install(paths: Paths, check: bool) -> bool:
             changed = True
             if not check:
                 folder.mkdir(parents=True)
+    if not _known(USER):
+        changed = True
+        if not check:
+            _run(
+                "useradd",
+                "--system",
+                "--user-group",
+                "--no-create-home",
+                "--home-dir",
+                "/nonexistent",
+                "--shell",
+                _NO_SHELL,
+                USER,
+            )
     for link, target in links(paths).items():
         if not link.is_symlink() or link.readlink() != target:
             changed = True
@@ -131,10 +197,10 @@ def remove(paths: Paths, check: bool) -> bool:
         names = ", ".join(sorted(path.name for path in (paths.safe / "modules").glob("[!.]*")))
         sys.exit(f"modules are still installed ({names}): `safekit module uninstall -m AM` each of them first")
     present = [UNITS / name for name in units(paths) if (UNITS / name).exists()]
-    folders = [folder for folder in (paths.safe, paths.var, paths.run) if folder.exists()]
-    if check or not (present or folders or COMMAND.is_symlink()):
-        return bool(present or folders)
-    for name in reversed(ENABLED):
+    folders = [folder for folder in (paths.safe, paths.var, paths.run, paths.web_socket.parent) if folder.exists()]
+    if check or not (present or folders or COMMAND.is_symlink() or _known(USER)):
+        return bool(present or folders or _known(USER))
+    for name in (WEB, *reversed(ENABLED)):
         subprocess.run(["systemctl", "disable", "--now", "--quiet", name], check=False)
     for unit in present:
         unit.unlink()
@@ -143,6 +209,17 @@ def remove(paths: Paths, check: bool) -> bool:
         COMMAND.unlink()
     for folder in folders:
         shutil.rmtree(folder)
+    if _known(USER):
+        _run("userdel", USER)
+    return True
+
+
+def _known(user: str) -> bool:
+    """Whether the machine has this account."""
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
     return True
 
 
@@ -151,9 +228,13 @@ def _holds(path: Path, text: str) -> bool:
 
 
 def _systemctl(*arguments: str) -> None:
-    done = subprocess.run(["systemctl", *arguments], check=False, capture_output=True, text=True)
+    _run("systemctl", *arguments)
+
+
+def _run(*words: str) -> None:
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
     if done.returncode != 0:
-        sys.exit(f"systemctl {' '.join(arguments)}: {done.stderr.strip()}")
+        sys.exit(f"{' '.join(words)}: {done.stderr.strip()}")
 
 
 def main() -> None:

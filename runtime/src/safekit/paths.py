@@ -23,6 +23,23 @@ class Paths:
         return self.run / "safekitd.sock"
 
     @property
+    def web_socket(self) -> Path:
+        """What of the API may be asked from afar, for the web service. A folder of its own: the account of that service
+        sees nothing else of `run`.
+        """
+        return self.run.with_name(self.run.name + "-web") / "safekitd.sock"
+
+    @property
+    def web(self) -> Path:
+        """Users, certificate and private key of the web service."""
+        return self.var / "web"
+
+    @property
+    def web_certificate(self) -> tuple[Path, Path]:
+        """Certificate and private key of the web service, in PEM."""
+        return self.web / "server.crt", self.web / "server.key"
+
+    @property
     def pulse_socket(self) -> Path:
         """Where `safekitd` speaks to `safekit-pulse`."""
         return self.run / "pulse.sock"

@@ -19,7 +19,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
+from safekit.afar import FOR, is_person, possible, web_key
 from safekit.api.answers import answer, refusal
 from safekit.api.face import (
     ACTIONS,
@@ -43,6 +45,8 @@ LONGEST_WAIT_S = 86_400
 LONGEST_POLL_S = 300
 MOST_LINES = 20_000
 _BODY_TIMEOUT_S = 60
+_PERSON = "safekit.person"
+"""In the scope of a request from afar: for whom the web service asks."""
 _MODULE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 _logger = logging.getLogger("safekit.api")
@@ -70,6 +74,7 @@ class Api:
             ("DELETE", "/cluster", self.cluster_remove),
             ("GET", "/cluster/key", self.cluster_key),
             ("POST", "/cluster/key", self.cluster_genkey),
+            ("GET", "/cluster/webkey", self.cluster_webkey),
             ("POST", "/cluster/confcheck", self.cluster_confcheck),
             ("GET", "/cluster/state", self.cluster_state),
             ("GET", "/modules", self.modules),
@@ -117,6 +122,21 @@ class Api:
             exception_handlers={HTTPException: _no_such_operation},
         )
 
+    async def from_afar(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application for the web service: what may be asked from afar, for whom the service says, and nothing else."""
+        request = Request(scope)
+        path = scope["path"].removeprefix(BASE)
+        person = request.headers.get(FOR, "")
+        if scope["type"] != "http" or not (possible(scope["method"], path) or path == "/cluster/webkey"):
+            refused = FaceError("request.forbidden", f"{scope['method']} {scope['path']} is not possible from afar")
+            await refusal(refused)(scope, receive, send)
+        elif not is_person(person):
+            await refusal(invalid(f"{FOR}: {person!r}, expected who asks, for example admin@192.0.2.7"))(
+                scope, receive, send
+            )
+        else:
+            await self.app({**scope, _PERSON: person}, receive, send)
+
     def stop(self) -> None:
         """End the long polls: their clients are told that the node is stopping."""
         self._stopping.set()
@@ -150,6 +170,15 @@ class Api:
         if _caller(request).uid != 0:
             raise FaceError("request.forbidden", "the cluster key is shown to root only")
         return answer({"key": _base64(await self._face.cluster_key())})
+
+    async def cluster_webkey(self, request: Request) -> Response:
+        """GET /cluster/webkey."""
+        if _PERSON not in request.scope and _caller(request).uid != 0:
+            raise FaceError(
+                "request.forbidden", "the key of the web service is shown to root and to the web service only"
+            )
+        key = await self._face.cluster_key()
+        return answer({"key": None if key is None else _base64(web_key(key))})
 
     async def cluster_genkey(self, request: Request) -> Response:
         """POST /cluster/key."""
@@ -518,6 +547,7 @@ def _caller(request: Request, identity: str | None = None) -> Caller:
         user = pwd.getpwuid(uid).pw_name
     except KeyError:
         user = str(uid)
+    user = request.scope.get(_PERSON, user)
     return Caller(user, uid, pid, identity)
 
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import grp
 import os
+import pwd
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from safekit.afar import USER
 from safekit.api.app import Api
 from safekit.api.face import NodeFace
 from safekit.paths import Paths
@@ -34,31 +37,36 @@ _PEER = struct.Struct("3i")
 async def serve(face: NodeFace, paths: Paths, commands: CommandLog) -> AsyncIterator[None]:
     """Serve the API while the block runs.
 
-    On entry the socket listens (mode 0600; 0660 for the group `safekit` if there is one). On exit long polls are
-    ended and running requests get 5 s. `commands` is open and stays the caller's. OSError if another daemon listens
-    there.
+    On entry the socket listens (mode 0600; 0660 for the group `safekit` if there is one), and that of the web service,
+    which answers only what may be asked from afar. On exit long polls are ended and running requests get 5 s. `commands` is
+    open and stays the caller's. OSError if another daemon listens there.
     """
     loop = asyncio.get_running_loop()
     api = Api(face, commands)
-    config = Config(
-        api.app,
-        http=_Protocol,
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-    )
     state = ServerState()
-    listener = _listen(paths.api_socket)
-    inode = paths.api_socket.stat().st_ino
-    server = await loop.create_unix_server(lambda: _Protocol(config, state, {}, loop), sock=listener, backlog=128)
+    listeners = [_listen(paths.api_socket), _listen_for_web(paths.web_socket)]
+    inodes = {path: path.stat().st_ino for path in (paths.api_socket, paths.web_socket)}
+    servers = []
+    apps: tuple[Callable[..., Any], ...] = (api.app, api.from_afar)
+    for listener, app in zip(listeners, apps, strict=True):
+        config = Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+        )
+        answers = functools.partial(_Protocol, config, state, {}, loop)
+        servers.append(await loop.create_unix_server(answers, sock=listener, backlog=128))
     try:
         yield
     finally:
-        server.close()
+        for server in servers:
+            server.close()
         api.stop()
         for connection in list(state.connections):
             connection.shutdown()
@@ -69,9 +77,10 @@ async def serve(face: NodeFace, paths: Paths, commands: CommandLog) -> AsyncIter
         await asyncio.gather(*state.tasks, return_exceptions=True)
         for connection in list(state.connections):
             connection.transport.abort()
-        with contextlib.suppress(FileNotFoundError):
-            if paths.api_socket.stat().st_ino == inode:
-                paths.api_socket.unlink()
+        for path, inode in inodes.items():
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ino == inode:
+                    path.unlink()
 
 
 class _Protocol(H11Protocol):
@@ -86,13 +95,7 @@ class _Protocol(H11Protocol):
 
 def _listen(path: Path) -> socket.socket:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    former = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(former)
+    listener = _bind(path)
     try:
         group = grp.getgrnam(GROUP).gr_gid
     except KeyError:
@@ -102,6 +105,31 @@ def _listen(path: Path) -> socket.socket:
     if not path.parent.stat().st_mode & 0o001:
         os.chown(path.parent, -1, group)
         path.parent.chmod(0o750)
+    return listener
+
+
+def _listen_for_web(path: Path) -> socket.socket:
+    """Open to the account of the web service, once it exists; until then to root alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    listener = _bind(path)
+    try:
+        group = pwd.getpwnam(USER).pw_gid
+    except KeyError:
+        return listener
+    for place, mode in ((path, 0o660), (path.parent, 0o750)):
+        os.chown(place, -1, group)
+        place.chmod(mode)
+    return listener
+
+
+def _bind(path: Path) -> socket.socket:
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    former = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(former)
     return listener
 
 

@@ -60,6 +60,17 @@ class Client:
     def _ask(self, method: str, parts: tuple[str, ...], body: object, timeout: float, query: str = "") -> Any:
         content = b"" if body is None else json.dumps(body).encode()
         target = "/api/v1/" + "/".join(quote(part, safe="") for part in parts) + (f"?{query}" if query else "")
+        status, answer = self._send(method, target, content, timeout)
+        try:
+            value = json.loads(answer)
+        except ValueError:
+            raise Failure(ExitCode.DEFECT, f"safekitd answered what nobody understands: {answer[:80]!r}") from None
+        if status >= 400:
+            raise ApiError(value["error"])
+        return value
+
+    def _send(self, method: str, target: str, content: bytes, timeout: float) -> tuple[int, bytes]:
+        """Status and body of the answer."""
         lines = (f"{method} {target} HTTP/1.1", "Host: safekit", "Connection: close", f"Content-Length: {len(content)}")
         head = "\r\n".join((*lines, "", ""))
         try:
@@ -76,12 +87,9 @@ class Client:
         if not found:
             raise NotRunning("safekitd stopped before it answered: see `systemctl status safekitd`")
         try:
-            status, value = int(header.split(b" ", 2)[1]), json.loads(answer)
+            return int(header.split(b" ", 2)[1]), answer
         except (ValueError, IndexError):
             raise Failure(ExitCode.DEFECT, f"safekitd answered what nobody understands: {raw[:80]!r}") from None
-        if status >= 400:
-            raise ApiError(value["error"])
-        return value
 
     def _exchange(self, request: bytes, timeout: float) -> bytes:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
-from safekit.cli import cluster, configuration, control, farm, monitoring, replication, why, witness
+from safekit.cli import cluster, configuration, control, farm, hosts, monitoring, replication, web, why, witness
 from safekit.cli.client import Client
 from safekit.cli.common import Context
 from safekit.cli.display import show_json
@@ -27,7 +27,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(safekit)
-    for part in (control, monitoring, why, farm, replication, configuration, cluster, witness):
+    for part in (control, monitoring, why, farm, replication, configuration, cluster, witness, web):
         part.register(app)
     return app
 
@@ -36,8 +36,14 @@ def safekit(
     ctx: typer.Context,
     places: Annotated[bool, typer.Option("-p", help="Print where things are on this node, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With -p: as JSON.")] = False,
+    servers: Annotated[
+        str | None,
+        typer.Option("-H", metavar="HOSTS", help="First of all: run the command on these servers: *, n1,n2 or URLs."),
+    ] = None,
 ) -> None:
     """High availability for any application: look at the modules of this node and of its cluster, and move them."""
+    if servers is not None:
+        raise Failure(ExitCode.USAGE, '-H comes first: safekit -H "HOSTS" COMMAND')
     if not places:
         return
     paths = ctx.find_object(Context).paths  # type: ignore[union-attr]
@@ -51,9 +57,26 @@ def safekit(
 
 
 def run(arguments: Sequence[str], paths: Paths) -> int:
-    """Run one command; its exit code."""
+    """Run one command, here or on the servers of `-H`; its exit code."""
+    if list(arguments[:1]) == ["-H"]:
+        return _ended(lambda: hosts.distribute(arguments, paths, run_in))
+    return run_in(arguments, Context(paths, Client(paths.api_socket)))
+
+
+def run_in(arguments: Sequence[str], where: Context) -> int:
+    """Run one command where the context says; its exit code."""
+
+    def command() -> int:
+        build()(args=list(arguments), prog_name="safekit", obj=where)
+        return ExitCode.DONE
+
+    return _ended(command)
+
+
+def _ended(command: Callable[[], int]) -> int:
+    """What a command ends with, its errors told."""
     try:
-        build()(args=list(arguments), prog_name="safekit", obj=Context(paths, Client(paths.api_socket)))
+        return command()
     except Finished as finished:
         return finished.code
     except Failure as failure:
@@ -67,7 +90,6 @@ def run(arguments: Sequence[str], paths: Paths) -> int:
         if end.code in (0, None):
             return ExitCode.DONE
         return ExitCode.INTERRUPTED if end.code in (1, ExitCode.INTERRUPTED) else ExitCode.USAGE
-    return ExitCode.DONE
 
 
 def main() -> None:

@@ -19,6 +19,13 @@ class Context:
 
     paths: Paths
     client: Client
+    server: str | None = None
+    """The server of `-H` that is asked, None when it is this node."""
+
+    def only_here(self, what: str) -> None:
+        """What changes files or services of the machine itself cannot be done on another one. Failure."""
+        if self.server is not None:
+            raise Failure(ExitCode.USAGE, f"{what} is for the node that you are on: without -H")
 
 
 def context(ctx: typer.Context) -> Context:

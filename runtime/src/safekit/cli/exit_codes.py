@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     TIMEOUT = 15
     DEFECT = 16
     DIFFERENT = 17
+    UNREACHABLE = 18
     INTERRUPTED = 130
 
 
@@ -30,6 +31,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.TIMEOUT: "The state that was waited for was not reached in time.",
     ExitCode.DEFECT: "A defect of safekitd: see `journalctl -u safekitd`.",
     ExitCode.DIFFERENT: "The two copies of the replicated directories differ (`rfsverify`, `rfsdiff`).",
+    ExitCode.UNREACHABLE: "A server that `-H` names could not be asked, or did not prove to be of this cluster.",
     ExitCode.INTERRUPTED: "Interrupted with Ctrl-C.",
 }
 
@@ -62,6 +64,6 @@ def of_error(code: str) -> ExitCode:
         return ExitCode.UNKNOWN
     if code == "wait.timeout":
         return ExitCode.TIMEOUT
-    if code == "node.stopping":
+    if code in ("node.stopping", "node.not_running"):
         return ExitCode.NOT_RUNNING
     return ExitCode.DEFECT if code == "internal" else ExitCode.REFUSED
