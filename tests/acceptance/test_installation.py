@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 from tests.acceptance.cases import NotBuilt, case
 from tests.acceptance.pair import Pair
 from tests.nodes import Lab, Node
 from tests.system.mirror import NAME
-from tests.system.product import SOCKET, ask, safekit
+from tests.system.product import safekit
 
 NOT_RUNNING = 12
-CONSOLE_PORT = 9010
+UNREACHABLE = 18
 COMMANDS = (
     "state", "state -m m", "log -m m", "cmdlog", "level", "why -m m", "module list", "module listid", "cluster state",
     "cluster confinfo", "start -m m", "stop -m m", "restart -m m", "swap -m m", "prim -m m", "config -m m",
@@ -52,11 +55,28 @@ def test_i3_the_service_runs_at_boot_and_without_it_every_command_says_so(cluste
     node.wait_for("it answers", "safekit level")
 
 
-@case("I4")
+@case(
+    "I4", ours="the web service is off until asked for; checkers of modules look at the cluster, not at the web service"
+)
 def test_i4_without_the_web_service_only_the_local_command_works(cluster: Lab) -> None:
-    _needs_port(
-        cluster["n1"], "the web service: console, distributed commands (-H), checkers of other servers' modules"
-    )
+    with console(cluster.nodes):
+        for node in cluster.nodes:
+            assert safekit(node, "webserver status").out == "web service: active\n"
+        asked = safekit(cluster["n1"], '-H "*" level').out
+        for node in cluster.nodes:
+            assert f"---------------- https://{node.address}:9453 ({node.name})\nsafekit " in asked
+            assert f"on host {node.name}\n" in asked
+        gone = cluster["n2"]
+        safekit(gone, "webserver stop")
+        asked_anew = safekit(cluster["n1"], '-H "*" level', check=False)
+        assert asked_anew.code == UNREACHABLE
+        assert f"https://{gone.address}:9453: connection error: Connection refused" in asked_anew.err
+        assert asked_anew.out.count("\nlicence ") == 2 and f"on host {gone.name}\n" not in asked_anew.out
+        assert not cluster.client.succeeds(["curl", "-sk", "--max-time", "20", f"https://{gone.address}:9453/login"])
+        for line in ("state", "level", "module list", "cluster state"):
+            assert safekit(gone, line).ok
+        # From the node itself: its own web service is what is gone, the others answer.
+        assert f"on host {cluster['n3'].name}\n" in safekit(gone, "-H n3 level").out
 
 
 @case("I5")
@@ -88,16 +108,36 @@ def test_i7_the_processes_of_a_running_module_are_there(pair: Pair) -> None:
     assert "/private/modules/m/bin/ledger" in primary.out(["ps", "-eo", "args"])
 
 
-@case("I8")
-def test_i8_a_browser_meets_a_login(cluster: Lab) -> None:
-    assert ask(cluster["n1"], "node")["name"] == "n1", SOCKET
-    _needs_port(cluster["n1"], "the web console")
+@case("I8", ours="9010 sends the browser to 9453: a password never travels in the clear")
+def test_i8_a_browser_meets_a_login_then_home(pair: Pair) -> None:
+    node, client = pair.nodes[0], pair.lab.client
+    browser = "curl --silent --insecure --location --max-time 60 --cookie /tmp/i8 --cookie-jar /tmp/i8 "
+    with console(pair.nodes):
+        node.run(["safekit", "webservercfg", "-user", "admin"], input=b"correct horse\n")
+        try:
+            first = client.out(f"{browser} --write-out '%{{url_effective}}' http://{node.address}:9010/")
+            assert 'name="httpd_password"' in first and first.endswith(f"https://{node.address}:9453/login"), first
+            assert "data-module" not in first and node.name not in first.split("<body>")[1]
+            form = "--data-urlencode httpd_username=admin --data-urlencode"
+            url = f"https://{node.address}:9453/login"
+            refused = client.out(f"{browser} {form} 'httpd_password=wrong horse' {url}")
+            assert "User or password is wrong." in refused and "data-module" not in refused
+            home = client.out(f"{browser} {form} 'httpd_password=correct horse' {url}")
+            assert f'data-module="{NAME}"' in home and "admin (admin)" in home, home
+            for one, state in zip(pair.roles(), ("PRIM", "SECOND"), strict=True):
+                assert f'data-node="{one.name}" data-state="{state}"' in home, home
+        finally:
+            node.run(["safekit", "webservercfg", "-user", "admin", "-remove"])
+            client.run("rm -f /tmp/i8")
 
 
-def _needs_port(node: Node, what: str) -> None:
-    if not node.succeeds(f"ss -Hltn sport = :{CONSOLE_PORT} | grep -q ."):
-        raise NotBuilt(f"{what} (nobody listens on TCP port {CONSOLE_PORT})")
-    answer = node.out(f"curl --silent --location http://{node.address}:{CONSOLE_PORT}/")
-    if "Not Found" in answer:
-        raise NotBuilt(f"{what} (TCP port {CONSOLE_PORT} answers the probes of load balancers only)")
-    assert "login" in answer.lower(), answer[:200]
+@contextmanager
+def console(nodes: Sequence[Node]) -> Iterator[None]:
+    """The web service runs on these nodes."""
+    try:
+        for node in nodes:
+            safekit(node, "webserver start")
+        yield
+    finally:
+        for node in nodes:
+            safekit(node, "webserver stop")

@@ -78,7 +78,8 @@ def _remove(node: Node) -> None:
         check=False,
     )
     units = " ".join(f"/etc/systemd/system/{name}" for name in UNITS)
-    node.run(f"rm -rf {units} /opt/safekit /var/safekit /run/safekit /run/safekit-web /usr/local/bin/safekit; userdel safekit-web; systemctl daemon-reload")
+    places = "/opt/safekit /var/safekit /run/safekit /run/safekit-web /usr/local/bin/safekit"
+    node.run(f"rm -rf {units} {places}; userdel safekit-web; systemctl daemon-reload")
 
 
 def _each(nodes: Sequence[Node], action: object) -> None:

@@ -80,7 +80,7 @@ async def test_it_is_ready_where_it_serves(
 async def test_what_is_not_a_module_is_not_found(node: SmallNode, port: int) -> None:
     node.move("web", StateInfo("UP", "Ready", NOW))
     for path in (
-        "/",
+        "/other",
         "/var/modules/none/ready.txt",
         "/var/modules/web/",
         "/var/modules/../web/ready.txt",
@@ -88,6 +88,19 @@ async def test_what_is_not_a_module_is_not_found(node: SmallNode, port: int) -> 
     ):
         assert await status(port, path) == 404
     assert await status(port, "/var/modules/web/ready.txt?x=1") == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/console", "/console/en/monitoring"])
+async def test_a_browser_is_sent_to_the_console_of_this_machine(port: int, path: str) -> None:
+    for host, place in (("n1:9010", "n1"), ("[2001:db8::1]:9010", "[2001:db8::1]"), ("192.0.2.1", "192.0.2.1")):
+        answer = (await ask(port, f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())).decode()
+        assert answer.startswith("HTTP/1.1 307 ") and f"\r\nLocation: https://{place}:9453/\r\n" in answer
+
+
+@pytest.mark.parametrize("host", ["", "a/b", "a b", "evil.example/@n1", "n1:9010:1", "n1\tx"])
+async def test_what_is_no_name_of_a_machine_is_sent_nowhere(port: int, host: str) -> None:
+    answer = await ask(port, f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 404 ") and b"Location" not in answer
 
 
 async def test_a_head_has_no_body_and_an_answer_is_not_kept(node: SmallNode, port: int) -> None:

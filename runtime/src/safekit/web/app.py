@@ -58,7 +58,7 @@ _HEADERS = {
     b"cache-control": b"no-store",
 }
 _FAILURES = (NotRunning, Refused, Unreachable, NoSuchNode)
-_METHODS = ["GET", "POST", "PUT"]
+_METHODS = ["GET", "POST", "PUT", "DELETE"]
 
 _logger = logging.getLogger("safekit.web")
 Handler = Callable[[Request], Awaitable[Response]]
