@@ -55,9 +55,7 @@ def test_i3_the_service_runs_at_boot_and_without_it_every_command_says_so(cluste
     node.wait_for("it answers", "safekit level")
 
 
-@case(
-    "I4", ours="the web service is off until asked for; checkers of modules look at the cluster, not at the web service"
-)
+@case("I4", ours="off until asked for; checkers of modules look at the cluster, not at the web service")
 def test_i4_without_the_web_service_only_the_local_command_works(cluster: Lab) -> None:
     with console(cluster.nodes):
         for node in cluster.nodes:
