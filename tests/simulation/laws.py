@@ -84,8 +84,9 @@ class Laws:
     def acknowledged(self, write: int, node: str, mirrored: bool, fsync: bool) -> None:
         """The application heard that its write is done."""
         boots = self._begun.pop(write, {})
-        if self.world.policy is not Policy.NONE:
-            mirrored &= all(n.record_on_disk.holder is Holder.BOTH for n in self.world.nodes.values())
+        # Before the record says so the other copy counts for nothing: what was not synced is on this disk at best.
+        says_both = (self.world.nodes[node],) if self.world.policy is Policy.NONE else self.world.nodes.values()
+        mirrored &= all(n.record_on_disk.holder is Holder.BOTH for n in says_both)
         nodes = self.world.nodes.values() if mirrored else ()
         without = frozenset(n.name for n in nodes if write not in n.copy.memory or n.boots != boots.get(n.name))
         self.acked[write] = Write(mirrored, fsync, node, without)
