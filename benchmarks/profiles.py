@@ -2,9 +2,10 @@
 
     python -m benchmarks.profiles ROW[,ROW...] [--system ours] [--folder /var/tmp]
 
-The row is done three times: as it is, for the figure; sampled, for what the processors do; traced, for what the threads
-wait for. Sampling costs a few per cent, tracing up to half of the figure: its shares count, not its rate. Shares are of
-the time in which the application did the row: of all processors in the first list, of one thread in the second.
+The row is done three times: as it is, for the figure; under `perf`, for what the processors do; and while the kernel is
+asked two hundred times a second what each thread waits for. Shares are of the time in which the application did the row: of
+all processors in the first list, of one thread in the second. A thread that is `running or ready` has a processor or
+waits for one.
 
 build/reports/profile-ROW-SYSTEM.txt has what is printed. Needs root and Debian's `linux-perf`."""
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -19,9 +21,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -30,18 +34,12 @@ from benchmarks.places import OURS, SYSTEMS, Place, build, opened
 from benchmarks.replication import REPORTS, say
 from benchmarks.rows import rows
 from benchmarks.scratch import clear, remains, scratch, working
-from benchmarks.workloads import FULL, Measure, NotRun, Scale, Work
+from benchmarks.workloads import FULL, Measure, NotRun, Work
 
 _RATE = 1999
 _SAMPLED = ("-F", str(_RATE), "-e", "cpu-clock")
-_TRACED = ("-e", "sched:sched_switch", "-e", "sched:sched_waking/call-graph=no/")
-_HEAD = re.compile(
-    r"^(?P<comm>.{0,16}?)\s+(?P<pid>-?\d+)/(?P<tid>\d+)\s+(?P<time>[\d.]+):\s+(?P<event>\S+?):\s*(?P<rest>.*)$"
-)
-_SWITCH = re.compile(r"prev_state=(?P<state>\S+) ==> next_comm=.* next_pid=(?P<next>\d+)")
-_WOKEN = re.compile(r" pid=(?P<pid>\d+)")
-_SYSCALL = re.compile(r"^(?:__x64_sys_|ksys_)(?P<name>\w+?)(?:64)?$")
-_SCHEDULER = re.compile(r"schedule|sched_|^__cond_resched")
+_HEAD = re.compile(r"^(?P<comm>.{0,16}?)\s+(?P<pid>-?\d+)/(?P<tid>\d+)\s+(?P<time>[\d.]+):\s+(?P<event>\S+?):")
+_SYSCALL = re.compile(r"^(?:__x64_sys_|__do_sys_|__se_sys_|ksys_|do_(?=readv|writev))(?P<name>\w+?)(?:64)?$")
 _WAKING = re.compile(r"try_to_wake_up|^ttwu_|wake_up")
 
 _APPLICATION = {"create": "files", "stat": "files", "unlink": "files", "pgbench": "pgbench", "sqlite": "python"}
@@ -56,22 +54,51 @@ _STEP = {
 """What a program does in this row only; the other rows of fio write."""
 
 
+_PROGRAMS = frozenset({"fio", "files", "pgbench", "postgres", "glusterfs", "glusterfsd", "bound"})
+_LOOKS = 200
+_PWRITE = "18"
+_CALL = {"cold": "17", "cached": "17", "create": "257", "stat": "262", "unlink": "87"}
+"""The system call, by its number on x86-64, in which the program of a row waits in that row only."""
+_CALLS = {
+    "0": "read",
+    "1": "write",
+    "3": "close",
+    "7": "poll",
+    "17": "pread",
+    "18": "pwrite",
+    "44": "sendto",
+    "45": "recvfrom",
+    "74": "fsync",
+    "75": "fdatasync",
+    "87": "unlink",
+    "202": "futex",
+    "230": "nanosleep",
+    "232": "epoll",
+    "257": "openat",
+    "262": "stat",
+    "263": "unlinkat",
+    "270": "select",
+    "271": "poll",
+    "306": "syncfs",
+}
+
+
 @dataclass(frozen=True)
 class Sample:
-    """One event: of which thread, when (seconds), the functions from the innermost on."""
+    """One sample: of which thread, when (seconds), the functions from the innermost on."""
 
     comm: str
     pid: int
     tid: int
     time: float
-    event: str
-    rest: str
     stack: tuple[str, ...]
 
     @property
     def call(self) -> str:
         """The system call, `interrupt` for other parts of the kernel, else `own code`."""
         found = next((match["name"] for frame in self.stack if (match := _SYSCALL.match(frame))), "")
+        if not found and "do_syscall_64" in self.stack:
+            return "system calls"
         return found or ("interrupt" if any("sysvec" in frame for frame in self.stack) else "own code")
 
     @property
@@ -92,8 +119,8 @@ def read(recorded: Path) -> Iterator[Sample]:
 
     def made() -> Iterator[Sample]:
         if head is not None:
-            pid, tid, time = int(head["pid"]), int(head["tid"]), float(head["time"])
-            yield Sample(head["comm"].strip(), pid, tid, time, head["event"], head["rest"], tuple(stack))
+            pid, tid, at = int(head["pid"]), int(head["tid"]), float(head["time"])
+            yield Sample(head["comm"].strip(), pid, tid, at, tuple(stack))
 
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as script:
         assert script.stdout is not None
@@ -131,7 +158,7 @@ class Part:
         """Who it belongs to: a node's data plane, the application, the kernel, or anybody else."""
         if sample.pid in self.roles:
             return self.roles[sample.pid]
-        if sample.comm in {"fio", "files", "pgbench", "postgres", "glusterfs", "glusterfsd", "bound"}:
+        if sample.comm in _PROGRAMS:
             return sample.comm
         kernel = sample.comm.startswith(("kworker", "ksoftirqd", "jbd2", "kswapd", "rcu", "migration"))
         return "kernel threads" if kernel else "others"
@@ -160,91 +187,115 @@ def processors(samples: list[Sample], row: str, part: Part, rate: int = _RATE) -
     return lines
 
 
-@dataclass
-class Wait:
-    """How often and how long (seconds), of it how long after being woken."""
+@dataclass(frozen=True)
+class Seen:
+    """What a thread did at one moment: `call` empty and `at` empty when it had a processor or waited for one, else the
+    number of its system call and the function of the kernel in which it slept."""
 
-    times: int = 0
-    seconds: float = 0.0
-    woken: float = 0.0
+    time: float
+    part: str
+    comm: str
+    tid: int
+    call: str
+    at: str
 
 
-def waits(samples: list[Sample], row: str, part: Part) -> list[str]:
+def look(part: Part, processes: list[int]) -> Iterator[Seen]:
+    """Every thread of some processes, now."""
+    now = time.monotonic()
+    for pid in processes:
+        with contextlib.suppress(OSError):
+            for tid in os.listdir(f"/proc/{pid}/task"):
+                with contextlib.suppress(OSError):
+                    task = Path(f"/proc/{pid}/task/{tid}")
+                    comm, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
+                    call, at = "", ""
+                    if rest.split()[0] != "R":
+                        call, at = (task / "syscall").read_text().split()[0], (task / "wchan").read_text()
+                    if call in {"running", "-1"} or at == "0":  # it was woken meanwhile, or ends
+                        call = at = ""
+                    yield Seen(now, part.of(Sample(comm, pid, int(tid), now, ())), comm, int(tid), call, at)
+
+
+def programs() -> list[int]:
+    """The processes that do the work of a row, and the servers of others."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "comm").read_text().strip() in _PROGRAMS:
+                found.append(int(process.name))
+    return found
+
+
+def watch(part: Part, ended: threading.Event) -> list[Seen]:
+    """Looks at them until the end."""
+    found: list[Seen] = []
+    others: list[int] = []
+    turn = 0
+    while not ended.wait(1 / _LOOKS):
+        if turn % 20 == 0:
+            others = programs()
+        turn += 1
+        found += look(part, [*part.roles, *others])
+    return found
+
+
+def waits(seen: list[Seen], row: str) -> list[str]:
     """The second list: what each thread of those that take part waits for."""
-    begin, end = window(samples, row)
-    out: dict[int, Sample] = {}
-    woken: dict[int, float] = {}
-    last: dict[int, Sample] = {}
-    found: dict[tuple[str, int], dict[str, Wait]] = defaultdict(lambda: defaultdict(Wait))
-    for sample in samples:
-        if sample.event == "sched:sched_waking":
-            if match := _WOKEN.search(sample.rest):
-                woken.setdefault(int(match["pid"]), sample.time)
+    program, call = _APPLICATION.get(row, "fio"), _CALL.get(row, _PWRITE)
+    its_own = [one for one in seen if one.comm == program]
+    # reads that find everything do not wait
+    inside = [one.time for one in its_own if row in {"pgbench", "cached"} or one.call == call]
+    if not inside:
+        raise RuntimeError(f"{row}: {program} was not seen waiting")
+    begin, end = inside[0], inside[-1]
+    threads: dict[tuple[str, int], list[Seen]] = defaultdict(list)
+    for one in seen:
+        if begin <= one.time <= end:
+            threads[one.part, one.tid].append(one)
+    moments = len({one.time for one in seen if begin <= one.time <= end})
+    lines = [f"waits ({end - begin:.2f} s, {moments} looks)"]
+    for (name, tid), its in sorted(threads.items()):
+        doing = Counter(
+            f"{_CALLS.get(one.call, one.call)}: {one.at}" if one.call else "running or ready" for one in its
+        )
+        # the idle ones of a process wait for the same all the time
+        if max(doing.values()) > 0.995 * moments or len(its) < 0.05 * moments:
             continue
-        match = _SWITCH.search(sample.rest)
-        if match is None:
-            continue
-        came = int(match["next"])
-        out[sample.tid] = last[sample.tid] = sample
-        woken.pop(sample.tid, None)
-        before = out.pop(came, None)
-        if before is None or came == 0 or before.time < begin or sample.time > end:
-            continue
-        state = _SWITCH.search(before.rest)
-        ready = state is not None and state["state"].startswith("R")
-        frame = next((function for function in before.stack if not _SCHEDULER.search(function)), "?")
-        what = "for a processor" if ready else f"{before.call}: {frame}"
-        wait = found[part.of(before), came][what]
-        wait.times += 1
-        wait.seconds += sample.time - before.time
-        if not ready and came in woken:
-            wait.woken += sample.time - woken[came]
-    lines = [f"waits, traced ({end - begin:.2f} s); in brackets how much of it after being woken"]
-    for (name, tid), reasons in sorted(found.items()):
-        if name in {"others", "kernel threads"} or sum(wait.times for wait in reasons.values()) < 50 * (end - begin):
-            continue
-        lines.append(f"  {name}, thread {tid} ({last[tid].comm if tid in last else '?'})")
-        for what, wait in sorted(reasons.items(), key=lambda item: -item[1].seconds)[:5]:
-            share = wait.seconds / (end - begin)
-            if share >= 0.02:
-                mean, after = wait.seconds / wait.times * 1e6, wait.woken / wait.times * 1e6
-                lines.append(f"    {share:4.0%} {what}: {wait.times} times, {mean:.0f} us each ({after:.0f})")
+        shares = ", ".join(
+            f"{what} {count / moments:.0%}" for what, count in doing.most_common(5) if count > 0.01 * moments
+        )
+        lines.append(f"  {name}, {its[-1].comm} {tid}: {shares}")
     return lines
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What one row left: its figure, who was who, and two files of `perf`."""
+    """What one row left: its figure, who was who, the file of `perf`, what was seen of the threads."""
 
     row: str
     system: str
     figure: Measure
     part: Part
     sampled: Path
-    traced: Path
+    seen: list[Seen]
 
     def text(self) -> str:
         """The two lists."""
         head = f"{self.row}, {self.system}: {self.figure.value:,.0f} {self.figure.more or ''}"
-        lists = (processors, self.sampled), (waits, self.traced)
-        lines = [line for made, file in lists for line in made(in_order(file), self.row, self.part)]
-        return "\n".join([head, *lines]) + "\n"
+        samples = sorted(read(self.sampled), key=lambda sample: sample.time)  # each processor has its own in the file
+        return "\n".join([head, *processors(samples, self.row, self.part), *waits(self.seen, self.row)]) + "\n"
 
 
-def in_order(file: Path) -> list[Sample]:
-    """Every sample of a file, by time: each processor has its own in the file."""
-    return sorted(read(file), key=lambda sample: sample.time)
-
-
-async def record(file: Path, options: tuple[str, ...], folder: Path, work: Work, place: Place, scale: Scale) -> None:
+async def record(file: Path, folder: Path, work: Work, place: Place) -> None:
     """Does a row under `perf`."""
-    words = ["perf", "record", "-q", "-a", "-g", "-m", "4096", "-o", str(file), *options]
+    words = ["perf", "record", "-q", "-a", "-g", "-B", "-N", "-m", "4096", "-o", str(file), *_SAMPLED]
     perf = await asyncio.create_subprocess_exec(*words, stderr=subprocess.DEVNULL)
     try:
         while not file.exists() and perf.returncode is None:
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.5)
-        await working(folder, partial(work, place, scale))
+        await working(folder, partial(work, place, FULL))
     finally:
         if perf.returncode is None:
             perf.send_signal(signal.SIGINT)
@@ -260,6 +311,7 @@ async def observe(wanted: list[str], system: str, where: Path, into: Path) -> li
             for side, name in ((place.pair.a, "primary"), (place.pair.b, "secondary")):
                 if side.process.pid is not None:
                     roles |= {side.supervisor: f"{name}'s supervisor", side.worker: name}
+        part = Part(roles)
         for row in wanted:
 
             def work(key: str = row) -> Work:
@@ -270,13 +322,17 @@ async def observe(wanted: list[str], system: str, where: Path, into: Path) -> li
             await asyncio.to_thread(os.sync)
             figure = await working(folder, partial(work(), place, FULL))
             await asyncio.to_thread(os.sync)
-            one = Observed(row, system, figure, Part(roles), into / f"{row}.sampled", into / f"{row}.traced")
-            await record(one.sampled, _SAMPLED, folder, work(), place, FULL)
+            await record(into / row, folder, work(), place)
             await asyncio.to_thread(os.sync)
-            short = replace(FULL, files=2000, seconds=0.5, transactions=1)
-            await record(one.traced, _TRACED, folder, work(), place, short)
+            ended = threading.Event()
+            watching = asyncio.create_task(asyncio.to_thread(watch, part, ended))
+            try:
+                await working(folder, partial(work(), place, FULL))
+            finally:
+                ended.set()
+                seen = await watching
+            found.append(Observed(row, system, figure, part, into / row, seen))
             say(f"{row:14} {system:10} {figure.value:12,.1f}")
-            found.append(one)
     return found
 
 

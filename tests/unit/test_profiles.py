@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from benchmarks.profiles import Part, Sample, processors, waits, window
+from benchmarks.profiles import Part, Sample, Seen, look, processors, waits, window
 
 PRIMARY, FIO = 20, 30
 PART = Part({PRIMARY: "primary"})
 
 
 def _sample(pid: int, time: float, *stack: str) -> Sample:
-    return Sample("fio" if pid == FIO else "safekit-rfs", pid, pid, time, "cpu-clock", "", stack)
-
-
-def _switch(of: int, to: int, time: float, state: str, *stack: str) -> Sample:
-    rest = f"prev_comm=a prev_pid={of} prev_prio=1 prev_state={state} ==> next_comm=b c next_pid={to} next_prio=1"
-    comm = "fio" if of == FIO else "safekit-rfs"
-    return Sample(comm, of, of, time, "sched:sched_switch", rest, stack)
-
-
-def _waking(by: int, of: int, time: float) -> Sample:
-    return Sample("safekit-rfs", by, by, time, "sched:sched_waking", f"comm=fio pid={of} prio=1 target_cpu=0", ())
+    return Sample("fio" if pid == FIO else "safekit-rfs", pid, pid, time, stack)
 
 
 def test_a_row_lasts_as_long_as_its_application_does_it() -> None:
@@ -53,16 +45,24 @@ def test_the_processor_is_shared_out_among_who_takes_part() -> None:
     assert "50% waking a thread" in text
 
 
-def test_a_wait_is_counted_from_leaving_the_processor_until_having_it_again() -> None:
-    request = ("__schedule", "schedule", "request_wait_answer", "__x64_sys_pwrite64")
-    samples = []
+def test_what_a_thread_waits_for_is_counted_while_the_application_does_the_row() -> None:
+    seen = []
     for number in range(100):
-        at = 1 + number * 0.01
-        samples += [
-            _switch(FIO, PRIMARY, at, "S", *request),
-            _waking(PRIMARY, FIO, at + 0.003),
-            _switch(PRIMARY, FIO, at + 0.004, "R", "exit_to_user_mode_loop"),
-        ]
-    text = "\n".join(waits(samples, "random", PART))
-    assert "pwrite: request_wait_answer: 99 times, 4000 us each (1000)" in text
-    assert "for a processor: 99 times, 6000 us each (0)" in text
+        at = 1 + number * 0.005
+        seen.append(Seen(at, "fio", "fio", FIO, "18" if 10 <= number < 90 else "230", "request_wait_answer"))
+        # one thread works every second time, one sleeps through it all
+        idle = number % 2 == 0
+        seen.append(Seen(at, "primary", "safekit-rfs", 21, "0" if idle else "", "fuse_dev_do_read" if idle else ""))
+        seen.append(Seen(at, "primary", "safekit-rfs", 22, "202", "futex_do_wait"))
+    lines = waits(seen, "random")
+    assert "80 looks" in lines[0]
+    found = next(line for line in lines if "safekit-rfs 21" in line)
+    assert "read: fuse_dev_do_read 50%" in found and "running or ready 50%" in found
+    assert not any("safekit-rfs 22" in line for line in lines)
+    with pytest.raises(RuntimeError, match="stat: files was not seen"):
+        waits(seen, "stat")
+
+
+def test_this_process_can_be_looked_at() -> None:
+    seen = list(look(Part({os.getpid(): "primary"}), [os.getpid(), 1 << 30]))
+    assert {one.part for one in seen} == {"primary"} and {one.tid for one in seen} >= {os.getpid()}
