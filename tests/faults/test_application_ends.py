@@ -64,8 +64,8 @@ def test_it_is_killed_in_time_though_the_daemon_stands_still_and_by_nothing_else
     assert primary.out(f"cat {PID}") == pid and alive(primary)
     assert f"module-{NAME}" in primary.out(f"cat /proc/{pid}/cgroup")
 
-    mirror.lab.cut(primary.name)
     primary.run(["systemctl", "kill", "--kill-whom=main", "--signal=STOP", "safekitd"])
+    mirror.lab.cut(primary.name)
     wait_for("the other serves", lambda: shown(other, NAME) == "ALONE Ready", timeout=PATIENCE_S)
     assert not alive(primary)
     assert not primary.succeeds(["systemctl", "is-active", "--quiet", UNIT])
