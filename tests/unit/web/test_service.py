@@ -227,6 +227,8 @@ async def test_every_answer_is_strict_with_the_browser(browser: httpx.AsyncClien
         assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
         assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
         assert headers["cache-control"] == "no-store" and "server" not in headers
+        # With `no-referrer` a browser says `Origin: null` of our own forms, which are then refused.
+        assert headers["referrer-policy"] == "same-origin"
 
 
 async def test_who_is_changed_or_removed_must_log_in_again(browser: httpx.AsyncClient, paths: Paths) -> None:
