@@ -165,14 +165,17 @@ class Part:
 
 
 def processors(samples: list[Sample], row: str, part: Part, rate: int = _RATE) -> list[str]:
-    """The first list: who uses the processors, and for what. `rate`: samples a second of each processor."""
+    """The first list: who uses the processors, and for what. A processor of a virtual machine is not there while it
+    is waking up or its host gives it to others: the kernel sees nothing then. `rate`: samples a second of each processor."""
     begin, end = window(samples, row)
     inside = [sample for sample in samples if begin <= sample.time <= end and sample.pid != 0]
     whole = (end - begin) * rate * (os.cpu_count() or 1)
     by_part: dict[str, list[Sample]] = defaultdict(list)
     for sample in inside:
         by_part[part.of(sample)].append(sample)
-    lines = [f"processors ({os.cpu_count()}, {end - begin:.2f} s): idle {max(0.0, 1 - len(inside) / whole):.0%}"]
+    lines = [
+        f"processors ({os.cpu_count()}, {end - begin:.2f} s): {max(0.0, 1 - len(inside) / whole):.0%} idle, or not there"
+    ]
     for name, its in sorted(by_part.items(), key=lambda item: -len(item[1])):
         if len(its) < 0.01 * whole:
             continue
