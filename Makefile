@@ -25,6 +25,7 @@ test: venv ## every gate: style, types, contracts, units, native, collection, no
 	@$(PY) make/gates.py
 
 acceptance: prepare ## the 59 acceptance cases on nodes: a table of their ids, build/reports/acceptance.json (CASES="-k m3")
+	$(STEP) "a browser" make/prerequisites chromium
 	@$(PY) -m pytest --quiet -p no:cacheprovider --timeout=600 --tb=short tests/acceptance $(CASES)
 
 soak: SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from tests.acceptance.browser import Browser
 from tests.acceptance.cases import NotBuilt, case
 from tests.acceptance.pair import Pair
 from tests.nodes import Lab, Node
@@ -109,24 +110,41 @@ def test_i7_the_processes_of_a_running_module_are_there(pair: Pair) -> None:
 @case("I8", ours="9010 sends the browser to 9453: a password never travels in the clear")
 def test_i8_a_browser_meets_a_login_then_home(pair: Pair) -> None:
     node, client = pair.nodes[0], pair.lab.client
-    browser = "curl --silent --insecure --location --max-time 60 --cookie /tmp/i8 --cookie-jar /tmp/i8 "
+    _, secondary = pair.roles()
+    tile = f"document.querySelector('[data-module={NAME}] [data-node={secondary.name}]')"
     with console(pair.nodes):
         node.run(["safekit", "webservercfg", "-user", "admin"], input=b"correct horse\n")
         try:
-            first = client.out(f"{browser} --write-out '%{{url_effective}}' http://{node.address}:9010/")
-            assert 'name="httpd_password"' in first and first.endswith(f"https://{node.address}:9453/login"), first
-            assert "data-module" not in first and node.name not in first.split("<body>")[1]
-            form = "--data-urlencode httpd_username=admin --data-urlencode"
-            url = f"https://{node.address}:9453/login"
-            refused = client.out(f"{browser} {form} 'httpd_password=wrong horse' {url}")
-            assert "User or password is wrong." in refused and "data-module" not in refused
-            home = client.out(f"{browser} {form} 'httpd_password=correct horse' {url}")
-            assert f'data-module="{NAME}"' in home and "admin (admin)" in home, home
-            for one, state in zip(pair.roles(), ("PRIM", "SECOND"), strict=True):
-                assert f'data-node="{one.name}" data-state="{state}"' in home, home
+            with Browser(client) as browser:
+                browser.go(f"http://{node.address}:9010/")
+                for password, then in (
+                    ("wrong horse", "document.body.innerText.includes('User or password is wrong.')"),
+                    ("correct horse", "document.querySelector('#modules') !== null"),
+                ):
+                    browser.wait("document.querySelector('[name=httpd_password]') !== null", "login")
+                    assert browser.evaluate("location.href") == f"https://{node.address}:9453/login"
+                    assert not browser.evaluate("document.body.innerText.includes('n1')")
+                    browser.evaluate(
+                        "document.querySelector('[name=httpd_username]').value = 'admin';"
+                        f"document.querySelector('[name=httpd_password]').value = '{password}';"
+                        "document.querySelector('button').click()"
+                    )
+                    browser.wait(then, f"after {password}")
+                for one, state in zip(pair.roles(), ("PRIM", "SECOND"), strict=True):
+                    shown = f"document.querySelector('[data-node={one.name}]').dataset.state"
+                    browser.wait(f"{shown} === '{state}'", f"{one.name} is {state}")
+                # The page draws itself anew.
+                for action, state in (("stop", "STOP"), ("start", "SECOND")):
+                    button = f"{tile}.querySelector('[data-action={action}]')"
+                    browser.wait(f"{button} !== null", f"button {action} of {secondary.name}")
+                    browser.evaluate(f"{button}.click()")
+                    browser.wait(f"{tile}.dataset.state === '{state}'", f"{action} on {secondary.name}")
+                assert browser.dialogs == [f"Stop: {NAME} on {secondary.name}?"]
+                # What the wrong password brought is in the journal of the browser; nothing else is.
+                assert [one for one in browser.complaints if " 401 " not in one] == []
+            assert f"admin@{client.address} " in safekit(secondary, "cmdlog").out
         finally:
             node.run(["safekit", "webservercfg", "-user", "admin", "-remove"])
-            client.run("rm -f /tmp/i8")
 
 
 @contextmanager
