@@ -13,7 +13,7 @@ from typing import Any
 from safekit.afar import FOR
 from safekit.web import proof
 
-CONNECT_S = 5.0
+CONNECT_S = 10.0
 LONGEST_ANSWER = 64 * 1024 * 1024
 
 
