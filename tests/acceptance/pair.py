@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
 from tests.acceptance.cases import asks_for
+from tests.acceptance.second_lan import SecondLan
+from tests.faults.arbiter import declare_witness, forget_witness
 from tests.nodes import CommandFailed, Node, wait_for
 from tests.system.mirror import FAULTS, FOLDER, NAME, Mirror
 from tests.system.modules import NOTES, mirror_config, mirror_module
@@ -55,6 +59,20 @@ class Pair(Mirror):
         self.uninstall()
         with asks_for(feature):
             self.install()
+
+    @contextmanager
+    def under_a_witness(self) -> Iterator[None]:
+        """PRIM and SECOND in a cluster whose witness is n3; afterwards there is none, and no module."""
+        third, lan = self.lab["n3"], SecondLan(self.lab).config()
+        declare_witness(self.lab, third, lan)
+        self._in_force = ()
+        try:
+            self.become()
+            yield
+        finally:
+            self.mend()
+            self._in_force = ()
+            forget_witness(self.lab, third, lan)
 
     def mend(self) -> None:
         """Every fault that a case made ends."""

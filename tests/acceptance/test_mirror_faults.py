@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.acceptance.cases import case, explains
 from tests.acceptance.pair import Pair
 from tests.acceptance.second_lan import lose_production
+from tests.faults.cuts import exactly_one, ready
 from tests.nodes import CommandFailed, wait_for
 from tests.system.mirror import FOLDER, NAME
 from tests.system.product import mark, messages, safekit, shown, state, wait_state
@@ -32,9 +35,10 @@ def test_m9_power_cut_of_the_primary(pair: Pair) -> None:
     pair.assert_kept(written.promised, victim)
 
 
-@case("M10")
+@pytest.mark.timeout(1200)
+@case("M10", ours="only without a witness; with one exactly one node serves, and nothing is lost")
 def test_m10_both_serve_after_a_cut_and_the_former_secondary_yields(pair: Pair) -> None:
-    """Under the policy `none`, the reference's own. Where a witness has the say there is nothing to recover from."""
+    """Under the policy `none`, the reference's own; then ours, where there is nothing to recover from."""
     first, second = pair.roles()
     pair.forget_calls()
     pair.lab.cut("n1", "n2")
@@ -52,6 +56,26 @@ def test_m10_both_serve_after_a_cut_and_the_former_secondary_yields(pair: Pair) 
     assert second.out(f"ls {FOLDER}/of-*") == f"{FOLDER}/of-the-first"
     pair.assert_same_trees()
     explains(second, NAME, "SECOND Ready")
+    with pair.under_a_witness():
+        _one_serves_under_a_witness(pair)
+
+
+def _one_serves_under_a_witness(pair: Pair) -> None:
+    wait_for("the witness would grant a failover", lambda: ready(pair), timeout=60)
+    marks = {node: mark(node, NAME) for node in pair.nodes}
+    pair.writer.start()
+    pair.lab.cut("n1", "n2")
+    serves = wait_for("exactly one serves", lambda: exactly_one(pair), timeout=60)
+    assert serves is not None
+    pair.writer.await_promise()
+    assert exactly_one(pair) is serves
+    explains(pair.peer(serves), NAME, "WAIT")
+    pair.lab.heal()
+    pair.wait_roles(serves, timeout=90)
+    written = pair.writer.stop()
+    for node in pair.nodes:
+        assert not pair.said(node, "Split brain recovery", marks[node])
+        pair.assert_kept(written.promised, node)
 
 
 @case("M13", ours="a replication process that dies is taken over: no degraded node, both keep their roles")

@@ -8,10 +8,10 @@ from tests.system.modules import cluster_config
 from tests.system.product import safekit
 
 
-def declare_witness(cluster: Lab, third: Node) -> None:
-    """The cluster names this node as its witness, and the node is one."""
-    form_cluster(cluster)
-    config = cluster_config({node.name: node.address for node in cluster.nodes})
+def declare_witness(cluster: Lab, third: Node, more: str = "") -> None:
+    """The cluster (with `more` lans) names this node as its witness, and the node is one."""
+    form_cluster(cluster, more)
+    config = cluster_config({node.name: node.address for node in cluster.nodes}, more)
     config = config.replace("</lans>", f'</lans><witness name="w" addr="{third.address}"/>')
     third.run("base64 -d >/tmp/cluster.key", input=key_of(cluster["n1"]).encode())
     safekit(third, "witness serve cluster n1 n2 n3 --key /tmp/cluster.key")
@@ -20,9 +20,9 @@ def declare_witness(cluster: Lab, third: Node) -> None:
         safekit(node, "cluster config /tmp/cluster.xml")
 
 
-def forget_witness(cluster: Lab, third: Node) -> None:
-    """There is no witness any more; no module may be left."""
-    form_cluster(cluster)
+def forget_witness(cluster: Lab, third: Node, more: str = "") -> None:
+    """There is no witness any more, and no module."""
+    form_cluster(cluster, more)
     safekit(third, "witness forget cluster")
 
 
