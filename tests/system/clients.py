@@ -54,6 +54,18 @@ while True:
     time.sleep(0.05)
 """
 
+_STAYER = """\
+import os, socket, sys, time
+address, port, source, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+with socket.create_connection((address, port), timeout=60, source_address=(source, 0)) as connection:
+    while not os.path.exists(f"{folder}/stop"):
+        name = connection.recv(100).decode() or "closed"
+        with open(f"{folder}/answers", "a") as answers:
+            answers.write(name + "\\n")
+        time.sleep(0.05)
+        connection.sendall(b"?")
+"""
+
 _PROBE = """\
 import os, select, socket, sys, time
 address, port, folder, interval = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
@@ -227,3 +239,36 @@ class Visitors:
 def refused(rounds: list[Answers]) -> list[str]:
     """Every question that was not answered."""
     return [f"{who}: {said}" for answers in rounds for who, said in answers.items() if said.startswith("error")]
+
+
+class Stayer:
+    """A client of a farm whose connection stays, and asks again and again who answers."""
+
+    def __init__(self, client: Node, address: str, port: int, source: str) -> None:
+        self._client = client
+        self._folder = f"/tmp/stayer-{address}"
+        client.run(f"rm -rf {self._folder}")
+        client.write(f"{self._folder}/stayer.py", _STAYER)
+        command = ["python3", f"{self._folder}/stayer.py", address, str(port), source, self._folder]
+        self._running = client.start(command)
+
+    def __enter__(self) -> Stayer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._running.alive:
+            self._running.stop()
+
+    def await_answers(self, more: int = 3) -> None:
+        """Wait until it was answered a few more times."""
+        wanted = len(self._answers()) + more
+        wait_for(f"{more} more answers", lambda: len(self._answers()) >= wanted, timeout=60)
+
+    def end(self) -> set[str]:
+        """End in order; who answered."""
+        self._client.run(["touch", f"{self._folder}/stop"])
+        self._running.wait(60)
+        return set(self._answers())
+
+    def _answers(self) -> list[str]:
+        return self._client.out(f"cat {self._folder}/answers 2>/dev/null; true").split()

@@ -11,6 +11,8 @@ from tests.system.product import package, safekit, shown, state, wait_state
 
 NAME = "w"
 PORT = 80
+DRAIN_S = 90
+"""How long a stop waits for clients at most: longer than a test that they end in time needs."""
 
 
 class Farm:
@@ -24,7 +26,9 @@ class Farm:
 
     def files(self) -> dict[str, str]:
         """What is installed."""
-        return farm_module(self.address, port=PORT)
+        made = farm_module(self.address, port=PORT)
+        config = "conf/userconfig.xml"
+        return made | {config: made[config].replace("<vip>", f'<vip drain="{DRAIN_S}s">')}
 
     def install(self) -> None:
         """Install and configure it on every node."""

@@ -74,7 +74,7 @@ with Server(("0.0.0.0", int(sys.argv[1])), Ledger) as server:
 '''
 
 _WHO = '''\
-"""Answers each connection with the name of this node."""
+"""Answers each connection with the name of this node, and again whatever comes."""
 
 import os
 import socket
@@ -84,7 +84,10 @@ import sys
 
 class Who(socketserver.BaseRequestHandler):
     def handle(self):
-        self.request.sendall(socket.gethostname().encode())
+        name = socket.gethostname().encode()
+        self.request.sendall(name)
+        while self.request.recv(100):
+            self.request.sendall(name)
 
 
 class Server(socketserver.ThreadingTCPServer):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from tests.system.clients import refused
-from tests.system.farm import NAME, Farm
-from tests.system.product import ask, safekit, wait_state
+from tests.nodes import wait_for
+from tests.system.clients import Stayer, refused
+from tests.system.farm import NAME, PORT, Farm
+from tests.system.product import ask, messages, safekit, shown, wait_state
 
 ALL = {"n1", "n2", "n3"}
 
@@ -66,6 +67,30 @@ def test_stop_and_start_of_a_node_disturb_its_own_clients_only(farm: Farm) -> No
             who: name for who, name in before.items() if name != node.name
         }
     assert rounds[-1] == before
+
+
+def test_a_stop_gives_new_clients_away_and_waits_for_those_who_are_connected(farm: Farm) -> None:
+    node, client = farm.nodes[1], farm.lab.client
+    source = min(who for who, name in farm.visitors.once().items() if name == node.name)
+    with Stayer(client, farm.address, PORT, source) as stayer:
+        stayer.await_answers()
+        stopping = node.start(f"safekit stop -m {NAME}")
+
+        def draining() -> bool:
+            told = json.loads(safekit(node, f"farm show -m {NAME} --json").out)
+            return (told["open"], told["addresses"][0]["connections"]) == (False, 1) and told["drains_for_s"] > 0
+
+        wait_for("it drains", draining, timeout=60, every=0.3)
+        assert "(draining: stops when" in safekit(node, f"farm show -m {NAME}").out
+        farm.wait_shared({"n1", "n3"})
+        stayer.await_answers()
+        assert shown(node, NAME) == "UP Transient"
+        assert stayer.end() == {node.name}
+    wait_state(node, NAME, "STOP", substate="NotReady")
+    stopping.wait(60)
+    assert "farm drain ends: no connection is left" in messages(node, NAME)
+    safekit(node, f"start -m {NAME}")
+    wait_state(node, NAME, "UP")
 
 
 def test_what_belongs_to_others_on_the_node_stays_as_it_was(farm: Farm) -> None:

@@ -377,7 +377,7 @@ async def test_reference_page_names_every_operation_and_error(node: SmallNode) -
 async def test_a_farm_is_shown_with_the_owner_of_each_bucket(client: httpx.AsyncClient, node: SmallNode) -> None:
     assert (await client.put("/modules/web", json={"package": PACKAGE})).status_code == 200
     silent = (await client.get("/modules/web/farm")).json()
-    nothing = {"nodes": [], "groups": [], "addresses": [], "packets": None}
+    nothing = {"nodes": [], "groups": [], "addresses": [], "packets": None, "drains_for_s": None}
     assert silent == {"node": "n1", "in_service": False, "open": False} | nothing
     node.move("web", StateInfo("UP", "Ready", DATE))
     found = (await client.get("/modules/web/farm")).json()

@@ -13,6 +13,7 @@ from safekit.automaton.vocabulary import (
     Become,
     Checkers,
     Command,
+    Drain,
     Entered,
     Held,
     Links,
@@ -72,6 +73,8 @@ class Node:
             case Checkers(when, up):
                 named = f"checkers {when} {'up' if up else 'down'}"
                 self._take(f"checkers {when}", up)
+            case Drain():
+                named = "drain"
             case other:
                 raise AssertionError(other)
         self.done.append(named)
@@ -122,11 +125,25 @@ def test_start_opens_the_share_before_start_both(node: Node) -> None:
 def test_stop_gives_the_share_up_after_stop_both(up: Node) -> None:
     up.command(Action.STOP)
     assert up.done == [
-        "checkers both down", "stop_both", "vip down", "transition",
+        "checkers both down", "drain", "stop_both", "vip down", "transition",
         "stop_both force", "poststop", "transition", "checkers pre down", "links down",
     ]  # fmt: skip
     assert is_(up, Role.STOP, NR)
     assert not up.taken
+
+
+def test_only_a_stop_of_a_person_waits_for_connections_and_any_other_command_ends_that(up: Node) -> None:
+    up.waits = True
+    up.command(Action.STOP)
+    assert up.state.drains
+    for action in (Action.FORCESTOP, Action.START):
+        up.command(action)
+        assert not up.state.drains
+        up.command(Action.STOP)
+        assert up.state.drains
+    for identity in ("errd", "shutdown", "start_both"):
+        up.command(Action.STOP, identity)
+        assert not up.state.drains, identity
 
 
 def test_restart_stays_in_the_farm(up: Node) -> None:
@@ -146,7 +163,7 @@ def test_stopstart_and_wait_go_through_stop_and_start_again(up: Node, action: Ac
 def test_wait_rule_leaves_the_farm_and_comes_back_when_it_no_longer_holds(up: Node) -> None:
     up.tell(Held(("interface_failure",)))
     assert is_(up, Role.WAIT, NR) and waiting(up) == ("rule interface_failure",)
-    assert up.done == ["checkers both down", "stop_both", "vip down", "transition"]
+    assert up.done == ["checkers both down", "drain", "stop_both", "vip down", "transition"]
     assert "Action wait from failover rule interface_failure" in up.said
     up.tell(Held(("interface_failure",)))
     up.tell(Held(("interface_failure", "ip_failure")))

@@ -47,9 +47,10 @@ class FarmAddress:
 class FarmInfo:
     """`GET /modules/{am}/farm`: the farm in the eyes of this node; nothing but its name while it is not in service.
 
-    open: whether it takes its share, which scripts may control; nodes: those that are in service; packets: since the
+    open: whether it takes its share, which scripts may control; drains_for_s: how long at most it waits for its connections before
+    it stops, null while it does not; nodes: those that are in service; packets: since the
     filter was first loaded, by what became of them: `local` kept, `taken` handed here by a node, `refused`, `left` to
-    its owner who heard it too, `second_chance` asked of the former owner, `forwarded_NODE` handed on.
+    its owner who heard it too, `second_chance` asked of who owned the bucket before, `forwarded_NODE` handed on.
     """
 
     node: str
@@ -59,6 +60,7 @@ class FarmInfo:
     groups: tuple[FarmGroup, ...] = ()
     addresses: tuple[FarmAddress, ...] = ()
     packets: Mapping[str, int] | None = None
+    drains_for_s: float | None = None
 
 
 class FarmFace(Protocol):

@@ -6,7 +6,8 @@ nodes do not matter here: a change of the group changes the shares (`module/farm
 script.
 
 Invariant: `Vip(True)`, which opens this node's share, stands before `start_both`; `Vip(False)` after `stop_both`. With
-scriptcontrol="on" scripts open it after the one and close it before the other ends (`module/farm.py`).
+scriptcontrol="on" scripts open it after the one and close it before the other ends (`module/farm.py`). A person's stop waits
+for the connections that are there (`Drain`); whatever else makes a node leave does not, nor does a stop that is overruled.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from safekit.automaton.vocabulary import (
     Become,
     Checkers,
     Command,
+    Drain,
     Effect,
     Entered,
     Held,
@@ -65,6 +67,7 @@ PLANS: dict[str, tuple[Step, ...]] = {
     "leave": (
         Become(UP, T),
         Checkers("both", False),
+        Drain(),
         Script("stop_both"),
         Vip(False),
         Become(WAIT, T),
@@ -95,6 +98,8 @@ class FarmState:
     wish: Wish = Wish.STOPPED
     rebound: bool = False
     restart: bool = False
+    drains: bool = False
+    """Whether a stop may wait for the connections that are there."""
     services: tuple[str, ...] = ()
     """What the restart that is asked for, or runs, is limited to."""
     held: tuple[str, ...] = ()
@@ -189,7 +194,8 @@ def _command(state: FarmState, command: Command) -> tuple[FarmState, tuple[Effec
     if why:
         return state, (Say("C", f"Action {command.action} called by {who} refused: {why}"),)
     said = (Say("C" if command.identity else "U", f"Action {command.action} called by {who}"),)
-    state = replace(state, action=command.action.value, reason=f"{command.action} called by {who}")
+    drains = command.action is Action.STOP and not command.identity
+    state = replace(state, action=command.action.value, reason=f"{command.action} called by {who}", drains=drains)
     match command.action:
         case Action.START:
             return replace(state, wish=Wish.AUTO), said

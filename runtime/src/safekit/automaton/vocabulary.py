@@ -100,6 +100,11 @@ class Vip:
 
 
 @dataclass(frozen=True)
+class Drain:
+    """Give new clients to the other nodes of a farm, and wait for the connections that are there, if that is asked for."""
+
+
+@dataclass(frozen=True)
 class Links:
     """Start or end heartbeats (mirror) or group membership (farm)."""
 
@@ -157,6 +162,7 @@ Step = (
     | Script
     | Record
     | Vip
+    | Drain
     | Links
     | Checkers
     | DataPrimary

@@ -40,6 +40,8 @@ def show(ctx: typer.Context, module: Module, buckets: Map = False, as_json: Json
         typer.echo(f"{module}: {found['node']} is not in service: it has no virtual address and takes no client")
         return
     kept_out = "" if found["open"] else " (closed: it takes no new client)"
+    if (left := found.get("drains_for_s")) is not None:
+        kept_out = f" (draining: stops when its connections have ended, in {left:.0f} s at the latest)"
     typer.echo(f"{module} on {found['node']}, in service: {', '.join(found['nodes'])}{kept_out}\n")
     shares = [
         (group["name"], share["node"], str(share["buckets"]), f"{share['percent']:.1f} %")

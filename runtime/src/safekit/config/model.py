@@ -154,12 +154,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Vip:
-    """§3.5."""
+    """§3.5. `drain`: how long a stop waits for the connections of a farm node, once new clients go to the others."""
 
     tcpreset: bool
     scriptcontrol: bool
     interfaces: tuple[VipInterface, ...]
     groups: tuple[Group, ...]
+    drain: timedelta = timedelta(0)
     line: int = field(default=0, compare=False, repr=False)
 
     @property

@@ -19,6 +19,7 @@ from safekit.automaton.vocabulary import (
     Action,
     Checkers,
     Command,
+    Drain,
     Effect,
     Links,
     Readiness,
@@ -47,6 +48,10 @@ VIEW_S = 15.0
 WORDS_S = 2.0
 """How long a node that enters waits for the word of each member of the view, and one that opens or closes for their turn."""
 REPAIR_S = 20.0
+DRAIN_LOOK_S = 0.5
+"""How often a node that drains looks at its connections."""
+DRAIN_SAID_S = 10.0
+"""How often it tells the log about them."""
 
 
 class FarmModule(Module[FarmState]):
@@ -66,6 +71,7 @@ class FarmModule(Module[FarmState]):
         self._agreed = True
         self._said: list[str] = []
         self._open = True
+        self._drained_until: float | None = None
         super().__init__(surroundings)
         self._macs: dict[str, str] = {}
 
@@ -108,6 +114,8 @@ class FarmModule(Module[FarmState]):
                 await self._enter(not self.scripts_control)
             case Vip(False):
                 await self._leave()
+            case Drain():
+                await self._drain()
             case Checkers(when, up):
                 self._set_checkers(when, up)
             case _:
@@ -196,9 +204,54 @@ class FarmModule(Module[FarmState]):
             return False
         self._open = opened
         await self._apply()
-        await self.wait_until(lambda: {*self._applied} <= self._following_now | {self.around.node}, WORDS_S)
+        await self.wait_until(self._left_to_others, WORDS_S)
         self.log.write("vipd", "E", f"farm {'opened' if opened else 'closed'} by a script or an administrator")
         return True
+
+    async def _drain(self) -> None:
+        """Before a stop: new clients go to the others, and those that are connected have a time to end.
+
+        Ends at once when another command comes. Nothing is done where there is nobody to take the clients.
+        """
+        vip, loop = self.around.config.service.vip, asyncio.get_running_loop()
+        others = [name for name, member in self._applied.items() if name != self.around.node and member.open]
+        if (
+            self._vip is None
+            or vip is None
+            or not vip.drain
+            or not others
+            or not self.in_service
+            or not self.state.drains
+        ):
+            return
+        self._drained_until = loop.time() + vip.drain.total_seconds()
+        try:
+            self._open = False
+            await self._apply()
+            await self.wait_until(self._left_to_others, WORDS_S)
+            told = float("-inf")
+            while count := await asyncio.to_thread(self._vip.connections):
+                left = self._drained_until - loop.time()
+                if left <= 0 or not self.state.drains:
+                    why = f"no more time (drain {vip.drain.total_seconds():g} s)" if left <= 0 else self.state.reason
+                    self.log.write("vipd", "E", f"farm drain ends: {why}; {count} connections are left")
+                    return
+                if loop.time() - told >= DRAIN_SAID_S:
+                    told = loop.time()
+                    self.log.write("vipd", "E", f"farm drain: {count} connections are left, at most {left:.0f} s more")
+                await self.wait_until(lambda: not self.state.drains, min(DRAIN_LOOK_S, left))
+            self.log.write("vipd", "E", "farm drain ends: no connection is left")
+        finally:
+            self._drained_until = None
+
+    def _left_to_others(self) -> bool:
+        return {*self._applied} <= self._following_now | {self.around.node}
+
+    @property
+    def drains_for_s(self) -> float | None:
+        """How long this node waits for its connections yet, at most, before it stops; None if it does not drain."""
+        until = self._drained_until
+        return None if until is None else max(0.0, until - asyncio.get_running_loop().time())
 
     async def _repair(self) -> None:
         """Put back what a stranger took away, now and then; nothing is written when nothing is missing."""

@@ -32,7 +32,9 @@ async def info(module: MirrorModule | FarmModule) -> FarmInfo:
     addresses = tuple(
         FarmAddress(str(use.address), use.resolved_by, use.connections, use.elsewhere) for use in picture.addresses
     )
-    return FarmInfo(around.node, True, module.is_open, picture.nodes, groups, addresses, picture.packets)
+    drains = module.drains_for_s
+    left = None if drains is None else round(drains, 1)
+    return FarmInfo(around.node, True, module.is_open, picture.nodes, groups, addresses, picture.packets, left)
 
 
 async def set_open(module: MirrorModule | FarmModule, opened: bool) -> bool:

@@ -30,6 +30,7 @@ Farm (`farm.py`):
     vip.shares() -> dict[str, Share]            this node, per group ("web" -> Share(1366, 33.3)); zero before `up`
     vip.owners() -> dict[str, dict[str, int]]   group -> node -> buckets, for the console
     vip.counters() -> dict[str, int]            packets: local, taken, second_chance, refused, forwarded_NODE, left
+    vip.connections() -> int                    established connections of other machines, all addresses together
     vip.was_open() -> bool                      this node took its share when a daemon wrote the filter last
     vip.invisible -> bool                       every node hears every frame
     vip.picture() -> Picture | None             all of it for a person, with the connections of each address

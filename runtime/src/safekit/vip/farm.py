@@ -221,6 +221,12 @@ class FarmVip:
         owners = {group.name: table for group, table in zip(rules.groups, rules.owners, strict=True)}
         return Picture(nodes, owners, tuple(uses), self.counters())
 
+    def connections(self) -> int:
+        """How many connections of clients on other machines this node has, but those that already end."""
+        here = {one.address for one in netlink.addresses()}
+        addresses = tuple(one.address for one in self._service.addresses)
+        return sum(flow.client not in here for flow in sockets.flows(addresses, established=True))
+
     async def keep_announcing(self) -> None:
         """Repeat the announcements of the addresses that this node answers for; ends by itself, at the next view, or
         when cancelled.

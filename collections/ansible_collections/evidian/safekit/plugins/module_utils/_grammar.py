@@ -155,7 +155,9 @@ _RULE = Element(
 )
 _GROUP = Element("group", _text("name"), (_one(_GROUP_CLUSTER), _many(_RULE)))
 _LOADBALANCING_LIST = Element("loadbalancing_list", (), (_many(_GROUP),))
-_VIP = Element("vip", _switch("tcpreset", "scriptcontrol"), (_one(_INTERFACE_LIST), _one(_LOADBALANCING_LIST)))
+_VIP = Element(
+    "vip", _switch("tcpreset", "scriptcontrol") + _time("drain"), (_one(_INTERFACE_LIST), _one(_LOADBALANCING_LIST))
+)
 
 _TOCHECK = Element("tocheck", _text("path"), mark=True)
 _NOTREPLICATED = Element("notreplicated", _text("path", "regexpath"))
