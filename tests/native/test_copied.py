@@ -21,7 +21,7 @@ from tests.native.trees import assert_equal
 FOLDERS, FILES, SIZE = 8, 20, 16_000
 LARGE = 3 << 20
 SMALL = FOLDERS * FILES * SIZE
-RATE_KB = 4000
+RATE_KB, STILL_KB = 4000, 20
 RECORD = 32
 RECORDS = FOLDERS * FILES
 
@@ -45,18 +45,22 @@ async def slow(tmp_path: Path, binary: Path) -> AsyncIterator[Pair]:
 
 
 async def copied(pair: Pair, share: float) -> None:
-    """Until so many records, of small files or of parts of the large one, as this share of the small files."""
+    """Until so many records, of small files or of parts of the large one, as this share of the small files; then it nearly
+    stands still, whatever time the test takes for what comes next.
+    """
     memory = pair.a.settings.state_dir / "rfs.copied"
 
     def is_remembered() -> bool:
         return memory.stat().st_size >= (1 + share * RECORDS) * RECORD
 
+    await pair.a.plane.limit(RATE_KB)
     # no more than that is sent before the secondary has said that it is on its disk
     await pair.a.until(lambda status: is_remembered() or status.bytes_done >= (share + 0.1) * (SMALL + LARGE))
     await pair.a.plane.limit(500)
     async with asyncio.timeout(30):
         while not is_remembered():
             await asyncio.sleep(0.02)
+    await pair.a.plane.limit(STILL_KB)
 
 
 async def secondary_killed(pair: Pair) -> None:

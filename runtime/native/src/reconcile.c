@@ -268,23 +268,22 @@ static int restore_time(int file, const struct frame *f) {
 }
 
 // Whether this copy holds what a frame says: the bytes themselves, or a digest of `size` bytes. What a frame speaks of has no hole at its
-// source; zeros that are a hole here are not the same.
+// source: a copy with a hole there is not the same, not even as zeros, and need not be read.
 static int range_is_equal(int file, const struct message *message, size_t size, bool *equal) {
     unsigned char *present = workers_scratch();
-    ssize_t n = pread(file, present, size, (off_t)message->frame.offset);
-    int error = n < 0 ? errno : 0;
-    *equal = n == (ssize_t)size;
-    if (*equal && message->frame.op == OP_ZONE_CHECK) {
+    off_t offset = (off_t)message->frame.offset, hole = extent_end(receive_extent(message->frame.id), file, offset);
+    *equal = false;
+    if (hole >= 0 && hole < offset + (off_t)size) return 0;
+    ssize_t n = pread(file, present, size, offset);
+    if (n < 0) return errno;
+    if (n != (ssize_t)size) return 0;
+    if (message->frame.op == OP_ZONE_CHECK) {
         XXH128_hash_t digest = XXH3_128bits(present, size);
         *equal = message->frame.data_size == sizeof digest && memcmp(&digest, message->data, sizeof digest) == 0;
-    } else if (*equal) {
+    } else {
         *equal = memcmp(present, message->data, size) == 0;
     }
-    if (*equal) {
-        off_t hole = extent_end(receive_extent(message->frame.id), file, (off_t)message->frame.offset);
-        *equal = hole < 0 || hole >= (off_t)(message->frame.offset + size);
-    }
-    return error;
+    return 0;
 }
 
 static int zone_check(const struct message *message) {
